@@ -1,0 +1,57 @@
+# Gatehouse. `make help` lists what there is; `make run` and `make test` are all that one needs at first.
+SHELL := /bin/bash
+export GOTOOLCHAIN := auto
+export GOFLAGS := -buildvcs=false
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+TOOL    := go tool -modfile=hack/tools/go.mod
+FUZZTIME ?= 5s
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Lists the targets.
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Builds bin/gatehouse and the samples' bin/backend (minutes the first time, then seconds).
+	@[ -x bin/gatehouse ] || echo "building; the very first time all libraries are compiled, which takes some minutes:" >&2
+	@hack/progress.sh env CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/gatehouse ./hack/backend
+
+.PHONY: run
+run: build ## Starts Gatehouse without a cluster on config/samples with two small backends, and prints URLs to curl.
+	@hack/run.sh
+
+.PHONY: generate
+generate: ## Makes anew what is generated: deepcopy, CRDs, schemas, the reference.
+	@hack/generate.sh
+
+.PHONY: golden
+golden: ## Rewrites the golden files; read the diff.
+	go test ./controllers/translate -update
+
+.PHONY: test
+test: ## Runs all tests: unit, golden, scenario, a real API server (built on first use), short fuzzing, and the race detector.
+	@hack/test.sh
+
+.PHONY: race
+race: ## The data plane's tests under the race detector.
+	CGO_ENABLED=1 go test -race ./dataplane/... ./test/churn/...
+
+.PHONY: fuzz
+fuzz: ## Fuzzes each target for FUZZTIME (5s).
+	@FUZZTIME=$(FUZZTIME) hack/fuzz.sh
+
+.PHONY: bench
+bench: build ## CPU per request beside nginx and HAProxy, in one run.
+	@hack/bench/run.sh
+
+.PHONY: lint
+lint: ## staticcheck.
+	$(TOOL) staticcheck ./...
+
+.PHONY: verify
+verify: ## Generation leaves no diff, go mod tidy, gofmt, vet, the linter, the layout, known vulnerabilities.
+	@hack/verify.sh

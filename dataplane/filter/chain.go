@@ -36,6 +36,9 @@ func Build(configs []snapshot.Filter, env Env, pre bool, panicked func(filter st
 		if !ok {
 			return nil, fmt.Errorf("filter %s: its settings cannot build it", s.FilterName())
 		}
+		if name := s.FilterName(); env.CounterOf != nil {
+			env.Counter = func(counter string, pairs ...string) Counter { return env.CounterOf(name, counter, pairs...) }
+		}
 		faces, err := build(config, env)
 		if err != nil {
 			return nil, fmt.Errorf("filter %s: %w", s.FilterName(), err)

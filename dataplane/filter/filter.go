@@ -93,8 +93,11 @@ type Env struct {
 	Call func(snapshot.BackendRef) (Caller, error)
 	// Async runs work that may wait, off the way of a request: bounded, and counted when it is refused (false).
 	Async func(work func()) bool
-	// Counter is a metric handle of that name, resolved once; the labels are the filter's name and these pairs.
+	// Counter is a metric handle of that name, resolved once; the labels are the filter's name and these pairs (label, value, …).
+	// Labels are out of telemetry.Labels. Build makes it of CounterOf.
 	Counter func(name string, pairs ...string) Counter
+	// CounterOf is Counter for any filter; the root gives it.
+	CounterOf func(filter, name string, pairs ...string) Counter
 	// Admin offers a page under /filters/ on the admin port.
 	Admin func(path string, page message.Handler)
 

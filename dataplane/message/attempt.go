@@ -67,6 +67,10 @@ type Attempt struct {
 	// Before runs when the endpoint is chosen and nothing has been sent: the attempt faces of filters. Its error ends the attempt.
 	Before func(*Attempt) error
 
+	// OnResponse run over the answer when this attempt's is the one that counts: the response side of a backendRef's filters. Added by
+	// attempt faces, called by the proxy before the response faces of the rule.
+	OnResponse []func(*Response)
+
 	Response *Response // set by the transport when it returns nil
 	Sent     Sent      // set by the transport, also on error
 	Reused   bool      // the connection had served before
@@ -84,6 +88,9 @@ type Attempt struct {
 // Transport speaks one protocol to one ConnKey. RoundTrip makes one attempt: it sends the request, relays 1xx by
 // Exchange.Inform, and returns when the head of the answer is there. It changes Response, Sent, Reused, Replays and Join, and
 // nothing else. Its errors are *Error.
+//
+// ctx ends the attempt until RoundTrip returns; the error is then the *Error in its cause, attempt_timeout for a deadline, else
+// client_left. After that ctx means nothing: the body of the answer ends by Abort, a tunnel by its client's side.
 type Transport interface {
 	RoundTrip(ctx context.Context, at *Attempt) error
 	// Retire closes what is idle, and each used connection as it comes back: the key has left the plan (contracts 18).

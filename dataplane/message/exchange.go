@@ -72,7 +72,8 @@ type Response struct {
 	Length  int64 // the Content-Length of an answer that has none by its nature (HEAD, 304); −1 when not given
 	Trailer []string
 
-	// Tunnel, after a 101, runs until both sides are done and returns what happened. Body is nil then.
+	// Tunnel, after a 101, runs until both sides are done and returns what happened. Body is nil then. Whoever drops such an answer
+	// calls Tunnel(nil), which only closes the backend's side.
 	Tunnel  func(client Tunnel) Outcome
 	Upgrade string // the protocol of a 101
 
@@ -101,6 +102,12 @@ type Outcome struct {
 // Handler is what an engine calls. Serve returns with a final ex.Response; the engine writes its head, pulls its body, fills
 // ex.Outcome, and calls Done exactly once, from a defer: after the last byte, a client that left, a panic in Serve, or the end of a
 // tunnel days later.
+//
+// What an engine refuses by itself (bad framing, host or target, a head that is too large or too slow, 405, an announced body over
+// the limit) never meets Serve: only Done is called, with ex.Response set, its Reason telling why, and ex.State nil. As much of the
+// request as could be read is there, for the log.
+//
+// While a body of ex.Response is pulled, the engine aborts it when the client leaves. After Done it cancels ex.Context.
 type Handler interface {
 	Serve(ex *Exchange)
 	Done(ex *Exchange)

@@ -17,6 +17,7 @@ const (
 	ReasonBadUpgrade
 	ReasonURITooLong
 	ReasonHeadTooLarge
+	ReasonHeadTimeout
 	ReasonBodyTooLarge
 	ReasonBodyTimeout
 	ReasonMisdirected
@@ -95,6 +96,7 @@ var reasons = [reasonCount]reasonRow{
 	ReasonBadUpgrade:   {"bad_upgrade", 400, GRPCInvalidArgument, "the upgrade is malformed"},
 	ReasonURITooLong:   {"uri_too_long", 414, GRPCInvalidArgument, "the request target is too long"},
 	ReasonHeadTooLarge: {"head_too_large", 431, GRPCResourceExhausted, "the request head is too large"},
+	ReasonHeadTimeout:  {"head_timeout", 408, GRPCCancelled, "the request head came too slowly"},
 	ReasonBodyTooLarge: {"body_too_large", 413, GRPCResourceExhausted, "the request body is too large"},
 	ReasonBodyTimeout:  {"body_timeout", 408, GRPCCancelled, "the request body came too slowly"},
 	ReasonMisdirected:  {"misdirected", 421, GRPCUnavailable, "the connection was made for another host"},

@@ -1,0 +1,208 @@
+package proxy
+
+import (
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gatehouse-dev/gatehouse/dataplane/message"
+)
+
+// streams is the registry of answers under way: what can outlive the plan that it began on. One goroutine looks at it once a second,
+// so that no timer is armed per answer; a stream that idles, or whose grace is over, is cut.
+type streams struct {
+	shards [16]shard
+	next   atomic.Uint32
+	clock  func() time.Time
+	idle   time.Duration
+	quit   chan struct{}
+	gone   chan struct{}
+}
+
+type shard struct {
+	mu   sync.Mutex // guards the list
+	head *stream
+}
+
+// stream is one answer under way: a body that is still pulled, or a tunnel.
+type stream struct {
+	shard      *shard
+	prev, next *stream // guarded by shard.mu
+
+	live     liveKey
+	security string
+	touched  atomic.Int64 // when the last piece passed, in nanoseconds
+	doomed   atomic.Int64 // when the grace is over; 0: the rule is as it was
+	cut      func(error)  // ends it; may be called more than once
+	inner    message.Source
+	clock    func() time.Time
+}
+
+func (s *stream) registered() bool { return s.shard != nil }
+
+func (r *streams) start(clock func() time.Time, idle time.Duration) {
+	r.clock, r.idle = clock, idle
+	r.quit, r.gone = make(chan struct{}), make(chan struct{})
+	go r.run()
+}
+
+func (r *streams) stop() {
+	close(r.quit)
+	<-r.gone
+}
+
+func (r *streams) run() {
+	defer close(r.gone)
+	t := time.NewTicker(tick)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			r.expire()
+		case <-r.quit:
+			return
+		}
+	}
+}
+
+// expire cuts what idles or is doomed.
+func (r *streams) expire() {
+	now := r.clock().UnixNano()
+	r.sweep(func(s *stream) {
+		switch doomed := s.doomed.Load(); {
+		case doomed != 0 && now >= doomed:
+			s.cut(errRuleGone)
+		case r.idle > 0 && now-s.touched.Load() > int64(r.idle):
+			s.cut(errIdle)
+		}
+	})
+}
+
+// sweep visits all streams. The visit must not block: a shard's lock is held.
+func (r *streams) sweep(visit func(*stream)) {
+	for i := range r.shards {
+		sh := &r.shards[i]
+		sh.mu.Lock()
+		for s := sh.head; s != nil; s = s.next {
+			visit(s)
+		}
+		sh.mu.Unlock()
+	}
+}
+
+func (r *streams) add(s *stream) {
+	sh := &r.shards[r.next.Add(1)%uint32(len(r.shards))]
+	s.touched.Store(r.clock().UnixNano())
+	sh.mu.Lock()
+	s.shard, s.next = sh, sh.head
+	if sh.head != nil {
+		sh.head.prev = s
+	}
+	sh.head = s
+	sh.mu.Unlock()
+}
+
+// remove takes the stream out; after it returns, cut is not called any more.
+func (r *streams) remove(s *stream) {
+	sh := s.shard
+	sh.mu.Lock()
+	if s.prev != nil {
+		s.prev.next = s.next
+	} else {
+		sh.head = s.next
+	}
+	if s.next != nil {
+		s.next.prev = s.prev
+	}
+	s.prev, s.next = nil, nil
+	sh.mu.Unlock()
+}
+
+// Count is the number of answers under way, for metrics.
+func (p *Proxy) Count() (n int) {
+	p.streams.sweep(func(*stream) { n++ })
+	return n
+}
+
+// watch registers the answer when its end is not at hand yet. A backend's body is seen through the stream, which notes each piece.
+func (l *life) watch() {
+	r := l.ex.Response
+	if l.rule == nil || r.Origin != message.OriginUpstream || r.Body == nil && r.Tunnel == nil {
+		return
+	}
+	s := &l.stream
+	s.live, s.security, s.clock = l.rule.live, l.rule.security, l.p.options.Clock
+	if r.Tunnel != nil {
+		l.watchTunnel(r)
+	} else {
+		s.inner = r.Body.Watch(s)
+		s.cut = s.inner.Abort
+	}
+	l.p.streams.add(s)
+}
+
+func (l *life) watchTunnel(r *message.Response) {
+	run, s := r.Tunnel, &l.stream
+	var mu sync.Mutex // guards closer and reason
+	var closer io.Closer
+	var reason error
+	s.cut = func(err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if reason == nil {
+			reason = err
+			if closer != nil {
+				go closer.Close() // not under the registry's lock
+			}
+		}
+	}
+	r.Tunnel = func(client message.Tunnel) message.Outcome {
+		mu.Lock()
+		closer = client
+		early := reason
+		mu.Unlock()
+		if early != nil {
+			client.Close()
+		}
+		out := run(&watchedTunnel{client, s})
+		mu.Lock()
+		defer mu.Unlock()
+		if e, ok := reason.(*message.Error); ok {
+			out.Reason, out.Err = e.Reason, e
+		}
+		return out
+	}
+}
+
+// watchedTunnel notes when bytes pass.
+type watchedTunnel struct {
+	message.Tunnel
+	s *stream
+}
+
+func (t *watchedTunnel) Read(p []byte) (int, error) {
+	n, err := t.Tunnel.Read(p)
+	t.s.touch()
+	return n, err
+}
+
+func (t *watchedTunnel) Write(p []byte) (int, error) {
+	n, err := t.Tunnel.Write(p)
+	t.s.touch()
+	return n, err
+}
+
+func (s *stream) touch() { s.touched.Store(s.clock().UnixNano()) }
+
+// Next and its friends make the stream the source of the body that it watches.
+func (s *stream) Next() ([]byte, error) {
+	p, err := s.inner.Next()
+	if err == nil {
+		s.touch()
+	}
+	return p, err
+}
+func (s *stream) More() bool               { return s.inner.More() }
+func (s *stream) Trailer() *message.Header { return s.inner.Trailer() }
+func (s *stream) Abort(err error)          { s.inner.Abort(err) }

@@ -228,6 +228,9 @@ func Framing(name string) bool {
 	return false
 }
 
+// EqualName reports whether two field names are the same (RFC 9110 5.1): without case, ASCII only.
+func EqualName(a, b string) bool { return equalFold(a, b) }
+
 // ValidName reports whether name is a token (RFC 9110 5.6.2), the only thing that a field name may be.
 func ValidName(name string) bool {
 	if name == "" {

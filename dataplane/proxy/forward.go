@@ -195,7 +195,7 @@ func (l *life) accept() *message.Response {
 	r := l.attempt.Response
 	l.finished = l.attempt.Finished
 	r.Origin = message.OriginUpstream
-	for _, face := range l.attempt.OnResponse {
+	for _, face := range slices.Backward(l.attempt.OnResponse) {
 		face(r)
 	}
 	return r

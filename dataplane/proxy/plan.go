@@ -254,11 +254,9 @@ func (li *listener) match(ex *message.Exchange) *rule {
 // entry finds the match for a request. A CORS preflight asks for the request that will follow it, so the rule of that one answers when
 // it has CORS, although it may match on the method.
 func (li *listener) entry(r *message.Request) *router.Entry[*rule] {
-	if r.Method == "OPTIONS" && r.Header.Has("Origin") {
-		if method, ok := r.Header.Only("Access-Control-Request-Method"); ok {
-			if e := li.table.MatchMethod(r, method); e != nil && e.Payload.cors {
-				return e
-			}
+	if method, ok := r.Preflight(); ok {
+		if e := li.table.MatchMethod(r, method); e != nil && e.Payload.cors {
+			return e
 		}
 	}
 	return li.table.Match(r)

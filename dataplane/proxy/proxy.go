@@ -73,6 +73,15 @@ func (p *Proxy) Serve(ex *message.Exchange, plan *Plan) {
 	l.respond()
 }
 
+// Refuse answers an exchange that no plan may serve, with that reason.
+func (p *Proxy) Refuse(ex *message.Exchange, reason message.Reason, detail string) {
+	l := newLife(p, ex)
+	p.options.Telemetry.Begin(ex)
+	p.prepare(ex)
+	ex.Response = l.fail(reason, detail)
+	l.respond()
+}
+
 // Done ends an exchange. It is called once for each, also for those that an engine refused by itself (they have no life).
 func (p *Proxy) Done(ex *message.Exchange) {
 	l, _ := ex.State.(*life)

@@ -125,12 +125,14 @@ type RuleKey struct {
 	Name  string // the rule's own name; "" none
 }
 
-func (k RuleKey) String() string {
-	s := k.Kind + " " + k.Route.String() + " rule "
+func (k RuleKey) String() string { return k.Kind + " " + k.Route.String() + " rule " + k.RuleName() }
+
+// RuleName is the rule's name, or its index.
+func (k RuleKey) RuleName() string {
 	if k.Name != "" {
-		return s + k.Name
+		return k.Name
 	}
-	return s + strconv.Itoa(k.Rule)
+	return strconv.Itoa(k.Rule)
 }
 
 // Rule is what is done with a request. One Rule may serve several matches, hosts and listeners.

@@ -1,0 +1,152 @@
+package ratelimit
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gatehouse-dev/gatehouse/dataplane/filter"
+	"github.com/gatehouse-dev/gatehouse/dataplane/keep"
+	"github.com/gatehouse-dev/gatehouse/dataplane/message"
+	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
+)
+
+// house is what a filter lives in: a store, a clock that stands until it is moved, and counters.
+type house struct {
+	t     testing.TB
+	store *keep.Store
+
+	mu     sync.Mutex // guards what follows
+	now    time.Time
+	counts map[string]float64
+}
+
+func newHouse(t testing.TB) *house {
+	h := &house{t: t, now: time.Unix(1_700_000_000, 0), counts: map[string]float64{}}
+	h.store = keep.New(h.clock)
+	return h
+}
+
+func (h *house) clock() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.now
+}
+
+func (h *house) pass(d time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.now = h.now.Add(d)
+}
+
+type count struct {
+	h    *house
+	name string
+}
+
+func (c count) Add(n float64) {
+	c.h.mu.Lock()
+	defer c.h.mu.Unlock()
+	c.h.counts[c.name] += n
+}
+
+func (h *house) env(r *keep.Round) filter.Env {
+	return filter.Env{Keep: r, Clock: h.clock, Counter: func(name string, pairs ...string) filter.Counter {
+		return count{h, name + " " + strings.Join(pairs, " ")}
+	}}
+}
+
+// apply builds one chain per config, as one application of a snapshot does.
+func (h *house) apply(configs ...Config) []*filter.Chain {
+	h.t.Helper()
+	r := h.store.Begin()
+	defer r.End()
+	var chains []*filter.Chain
+	for _, c := range configs {
+		chain, err := filter.Build([]snapshot.Filter{c}, h.env(r), false, nil)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		chains = append(chains, chain)
+	}
+	return chains
+}
+
+func (h *house) chain(limits ...Limit) *filter.Chain {
+	h.t.Helper()
+	return h.apply(Config{limits})[0]
+}
+
+var apiLimits = Policy{UID: "0b1c2d3e-4f50-4617-8293-a4b5c6d7e8f9", Name: snapshot.Name{Namespace: "shop", Name: "api-limits"}}
+
+func limitOf(name string, rates ...Rate) Limit {
+	return Limit{Policy: apiLimits, Name: name, Rates: rates}
+}
+
+func perMinute(n, burst int64) Rate { return Rate{Requests: n, Window: time.Minute, Burst: burst} }
+
+func from(ip string) *message.Exchange {
+	ex := &message.Exchange{ClientIP: netip.MustParseAddr(ip)}
+	ex.Request.Method = "GET"
+	ex.Request.Target.Path = "/"
+	return ex
+}
+
+// ask sends one exchange through; it is over at once when it was refused.
+func ask(c *filter.Chain, ex *message.Exchange) bool {
+	if _, v := c.Request(ex); v == filter.Continue {
+		return true
+	}
+	c.Done(ex)
+	return false
+}
+
+// admitted asks n times for a client, each exchange over at once, and says how many were admitted.
+func admitted(c *filter.Chain, n int, ip string) (yes int) {
+	for range n {
+		ex := from(ip)
+		if ask(c, ex) {
+			yes++
+			c.Done(ex)
+		}
+	}
+	return yes
+}
+
+func note(ex *message.Exchange, key string) string {
+	i := slices.IndexFunc(ex.Notes, func(n message.Note) bool { return n.Key == key })
+	if i < 0 {
+		return ""
+	}
+	return ex.Notes[i].Value
+}
+
+func (h *house) counted(name, limit, result string) float64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	key := fmt.Sprintf("%s policy shop/api-limits limit %s", name, limit)
+	if result != "" {
+		key += " result " + result
+	}
+	return h.counts[key]
+}
+
+// keys is how many keys a counter remembers.
+func (c *counter) keys() (n int) {
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		n += len(s.index)
+		s.mu.Unlock()
+	}
+	return n
+}
+
+// kept is the counter of a limit's window.
+func (h *house) kept(l Limit, window time.Duration) *counter {
+	return keptCounter(h.store.Begin(), l, window)
+}

@@ -1,0 +1,789 @@
+package ratelimit
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gatehouse-dev/gatehouse/dataplane/filter"
+	"github.com/gatehouse-dev/gatehouse/dataplane/keep"
+	"github.com/gatehouse-dev/gatehouse/dataplane/message"
+	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
+)
+
+func TestARateAdmitsAllAtOnceAndGivesThemBackEvenly(t *testing.T) {
+	h := newHouse(t)
+	c := h.chain(limitOf("l", perMinute(60, 5)))
+	for _, step := range []struct {
+		pass time.Duration
+		ask  int
+		want int
+	}{
+		{0, 100, 65},                           // fresh: all requests and the burst
+		{0, 10, 0},                             //
+		{999 * time.Millisecond, 5, 0},         //
+		{time.Millisecond, 5, 1},               // one comes back each second
+		{10 * time.Second, 20, 10},             //
+		{2500 * time.Millisecond, 20, 2},       // the half is not lost
+		{500 * time.Millisecond, 20, 1},        //
+		{time.Hour, 100, 65},                   // and no more than all
+		{30 * time.Second, 100, 30},            //
+		{time.Minute + 5*time.Second, 100, 65}, //
+		{time.Minute, 100, 60},                 //
+		{-time.Hour, 100, 0},                   // a clock that goes back locks out for no longer
+		{time.Second, 100, 1},                  // than until the next would be due
+	} {
+		h.pass(step.pass)
+		if got := admitted(c, step.ask, "10.0.0.1"); got != step.want {
+			t.Errorf("after %v, of %d: %d admitted, want %d", step.pass, step.ask, got, step.want)
+		}
+	}
+}
+
+func TestEachKeyHasACounterOfItsOwn(t *testing.T) {
+	h := newHouse(t)
+	l := limitOf("l", perMinute(2, 0))
+	l.Key = []string{"source.ip", `request.headers["x-tenant"]`}
+	c := h.chain(l)
+	send := func(ip, tenant string) bool {
+		ex := from(ip)
+		ex.Request.Header.Set("X-Tenant", tenant)
+		defer c.Done(ex)
+		return ask(c, ex)
+	}
+	long := strings.Repeat("long", 500)
+	for _, key := range [][2]string{{"10.0.0.1", "a"}, {"10.0.0.2", "a"}, {"10.0.0.1", "b"}, {"10.0.0.1", ""}, {"10.0.0.1", long}, {"10.0.0.1", long + "x"}} {
+		got := []bool{send(key[0], key[1]), send(key[0], key[1]), send(key[0], key[1])}
+		if !slices.Equal(got, []bool{true, true, false}) {
+			t.Errorf("%.20s: %v", key, got)
+		}
+	}
+}
+
+func TestNoTwoSetsOfPartsMakeOneKey(t *testing.T) {
+	seen := map[string][]string{}
+	parts := []string{"", "a", "b", "ab", "\x01a", "\x01", "\x00", strings.Repeat("x", 126), strings.Repeat("x", 127), strings.Repeat("x", 300)}
+	try := func(set ...string) {
+		var key []byte
+		for _, p := range set {
+			from := len(key)
+			key = closePart(append(key, p...), from)
+		}
+		key = closeKey(key, 0)
+		if len(key) > maxKey {
+			t.Fatalf("a key of %d bytes", len(key))
+		}
+		if other, ok := seen[string(key)]; ok {
+			t.Fatalf("%q and %q have one key", set, other)
+		}
+		seen[string(key)] = set
+	}
+	try()
+	for _, a := range parts {
+		try(a)
+		for _, b := range parts {
+			try(a, b)
+			for _, c := range parts {
+				try(a, b, c)
+			}
+		}
+	}
+}
+
+func TestALimitAppliesToWhatItsConditionHoldsFor(t *testing.T) {
+	h := newHouse(t)
+	l := limitOf("l", perMinute(1, 0))
+	l.When = `request.method != "OPTIONS"`
+	c := h.chain(l)
+	for range 3 {
+		ex := from("10.0.0.1")
+		ex.Request.Method = "OPTIONS"
+		if !ask(c, ex) {
+			t.Fatal("the limit does not apply, and refuses")
+		}
+		ex.Response = &message.Response{Status: 204}
+		c.Response(ex, 1, nil)
+		if ex.Response.Header.Len() != 0 {
+			t.Errorf("a limit that does not apply tells about itself: %v", ex.Response.Header)
+		}
+		c.Done(ex)
+	}
+	if got := admitted(c, 3, "10.0.0.1"); got != 1 {
+		t.Errorf("%d admitted, want 1", got)
+	}
+}
+
+func TestAnExpressionThatFailsNeverFreesFromALimit(t *testing.T) {
+	h := newHouse(t)
+	l := limitOf("l", perMinute(2, 0))
+	l.When = `int(request.method) > 0`
+	l.Key = []string{`request.path.split("/")[7]`}
+	c := h.chain(l)
+	if got := admitted(c, 5, "10.0.0.1"); got != 2 {
+		t.Errorf("%d admitted, want 2: the condition fails, so it applies; the key fails, so it is empty", got)
+	}
+	if n := h.counted("ratelimit_expression_errors_total", "l", ""); n != 10 {
+		t.Errorf("%v failures counted, want 10", n)
+	}
+}
+
+func TestEveryRateOfEveryLimitMustAdmitAndARefusalTakesNothing(t *testing.T) {
+	h := newHouse(t)
+	small := limitOf("small", Rate{Requests: 3, Window: time.Second}, Rate{Requests: 5, Window: time.Minute})
+	large := limitOf("large", perMinute(100, 0))
+	large.Policy.UID, large.Policy.Name.Name = "other", "other"
+	chains := h.apply(Config{[]Limit{small, large}}, Config{[]Limit{large}}, Config{[]Limit{limitOf("small", small.Rates[1])}})
+	both, onlyLarge, onlyMinute := chains[0], chains[1], chains[2]
+
+	if got := admitted(both, 1000, "10.0.0.1"); got != 3 {
+		t.Fatalf("%d admitted, want 3: the second's rate", got)
+	}
+	h.pass(time.Second)
+	if got := admitted(both, 1000, "10.0.0.1"); got != 2 {
+		t.Fatalf("%d admitted, want 2: what is left in the minute; the 997 refusals took nothing of it", got)
+	}
+	if got := admitted(onlyMinute, 1, "10.0.0.1"); got != 0 {
+		t.Fatal("the minute's rate is one counter wherever it stands")
+	}
+	h.pass(time.Second)
+	if got := admitted(onlyLarge, 1000, "10.0.0.1"); got != 98 {
+		t.Fatalf("%d admitted, want 98: 100 less 5, and 2 s gave back 3", got)
+	}
+}
+
+func TestAPolicyThatReachesManyRulesHasOneCounter(t *testing.T) {
+	h := newHouse(t)
+	l := limitOf("l", perMinute(10, 0))
+	chains := h.apply(Config{[]Limit{l}}, Config{[]Limit{limitOf("more", perMinute(1000, 0)), l}}, Config{[]Limit{l, l}})
+	total := 0
+	for range 10 {
+		for _, c := range chains {
+			total += admitted(c, 1, "10.0.0.1")
+		}
+	}
+	if total != 10 {
+		t.Errorf("%d admitted over three rules, want 10; a limit that is named twice counts once", total)
+	}
+}
+
+func TestWhatChangesInAPolicy(t *testing.T) {
+	use := func(n int) func(*testing.T, *house, *filter.Chain) {
+		return func(t *testing.T, h *house, c *filter.Chain) {
+			if got := admitted(c, n, "10.0.0.1"); got != n {
+				t.Fatalf("%d of %d admitted", got, n)
+			}
+		}
+	}
+	other := apiLimits
+	other.UID = "made anew"
+	for name, c := range map[string]struct {
+		before Limit
+		used   int
+		after  Limit
+		left   int           // admitted at once after the change
+		next   time.Duration // and when the next one is
+	}{
+		"nothing":                         {limitOf("l", perMinute(100, 0)), 50, limitOf("l", perMinute(100, 0)), 50, 600 * time.Millisecond},
+		"less: half used stays half":      {limitOf("l", perMinute(100, 0)), 50, limitOf("l", perMinute(10, 0)), 5, 6 * time.Second},
+		"less: all used stays all":        {limitOf("l", perMinute(100, 0)), 100, limitOf("l", perMinute(1, 0)), 0, time.Minute},
+		"more: half used stays half":      {limitOf("l", perMinute(10, 0)), 5, limitOf("l", perMinute(100, 0)), 50, 600 * time.Millisecond},
+		"more: all used, soon one":        {limitOf("l", perMinute(1, 0)), 1, limitOf("l", perMinute(60, 0)), 0, time.Second},
+		"a burst comes":                   {limitOf("l", perMinute(10, 0)), 10, limitOf("l", perMinute(10, 3)), 3, 6 * time.Second},
+		"a used burst goes: no long wait": {limitOf("l", perMinute(10, 1000)), 1010, limitOf("l", perMinute(10, 0)), 0, 6 * time.Second},
+		"a key that is written otherwise": {limitOf("l", perMinute(10, 0)), 10, Limit{Policy: apiLimits, Name: "l", Rates: []Rate{perMinute(10, 0)}, When: "true"}, 0, 6 * time.Second},
+		"another name":                    {limitOf("l", perMinute(10, 0)), 10, limitOf("m", perMinute(10, 0)), 10, 6 * time.Second},
+		"another window":                  {limitOf("l", perMinute(10, 0)), 10, limitOf("l", Rate{Requests: 10, Window: 2 * time.Minute}), 10, 12 * time.Second},
+		"another policy of that name":     {limitOf("l", perMinute(10, 0)), 10, Limit{Policy: other, Name: "l", Rates: []Rate{perMinute(10, 0)}}, 10, 6 * time.Second},
+		"shadow becomes enforced":         {Limit{Policy: apiLimits, Name: "l", Shadow: true, Rates: []Rate{perMinute(10, 0)}}, 10, limitOf("l", perMinute(10, 0)), 0, 6 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t)
+			use(c.used)(t, h, h.chain(c.before))
+			chain := h.chain(c.after)
+			if got := admitted(chain, 5000, "10.0.0.1"); got != c.left {
+				t.Fatalf("%d admitted, want %d", got, c.left)
+			}
+			h.pass(c.next - time.Millisecond)
+			if got := admitted(chain, 5000, "10.0.0.1"); got != 0 {
+				t.Fatalf("a moment before: %d admitted", got)
+			}
+			h.pass(time.Millisecond)
+			if got := admitted(chain, 5000, "10.0.0.1"); got != 1 {
+				t.Fatalf("then: %d admitted, want 1", got)
+			}
+		})
+	}
+}
+
+func TestAPolicyThatFlapsKeepsItsCounters(t *testing.T) {
+	h := newHouse(t)
+	l := limitOf("l", Rate{Requests: 10, Window: time.Hour})
+	admitted(h.chain(l), 10, "10.0.0.1")
+	h.apply()
+	h.pass(4 * time.Minute)
+	if got := admitted(h.chain(l), 10, "10.0.0.1"); got != 0 {
+		t.Errorf("%d admitted after the policy came back", got)
+	}
+	h.apply()
+	h.pass(keep.Grace + time.Second)
+	h.apply()
+	if got := admitted(h.chain(l), 20, "10.0.0.1"); got != 10 {
+		t.Errorf("%d admitted; what was gone for longer than Grace starts anew", got)
+	}
+}
+
+func concurrent(n int64) Limit {
+	return Limit{Policy: apiLimits, Name: "at-once", Concurrency: n, Key: []string{"source.ip"}}
+}
+
+func TestAPlaceIsGivenBackOnceWhateverHappens(t *testing.T) {
+	h := newHouse(t)
+	c := h.chain(concurrent(2))
+	one, two, three := from("10.0.0.1"), from("10.0.0.1"), from("10.0.0.1")
+	if !ask(c, one) || !ask(c, two) || ask(c, three) {
+		t.Fatal("two at once, and not three")
+	}
+	if three.Response.Reason != message.ReasonConcurrencyLimited || three.Response.Header.Get("Retry-After") != "1" {
+		t.Errorf("%+v", three.Response)
+	}
+	if other := from("10.0.0.2"); !ask(c, other) {
+		t.Error("another client has places of its own")
+	}
+	c.Done(three)            // again, though it was refused
+	c.Done(from("10.0.0.1")) // for an exchange that never met the filter
+	if ask(c, from("10.0.0.1")) {
+		t.Fatal("a place was given back that nobody had")
+	}
+	c.Done(one)
+	c.Done(one) // the second finds nothing
+	if four, five := from("10.0.0.1"), from("10.0.0.1"); !ask(c, four) || ask(c, five) {
+		t.Error("one place is free again, and not two")
+	}
+}
+
+func TestAPlaceIsGivenBackWhenALaterFilterPanics(t *testing.T) {
+	h := newHouse(t)
+	r := h.store.Begin()
+	l := concurrent(1)
+	c, err := filter.Build([]snapshot.Filter{Config{[]Limit{l}}, panics{}}, h.env(r), false, func(string, any, []byte) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.End()
+	for range 3 {
+		ex := from("10.0.0.1")
+		_, v := c.Request(ex)
+		if reason, _, failed := v.Failed(); !failed || reason != message.ReasonPanic {
+			t.Fatalf("%v", reason)
+		}
+		c.Done(ex)
+	}
+	if n := h.kept(l, 0).keys(); n != 0 {
+		t.Errorf("%d places are still held", n)
+	}
+}
+
+type panics struct{}
+
+func (panics) FilterName() string { return "panics" }
+func (panics) String() string     { return "panics" }
+func (panics) Build(filter.Env) (filter.Faces, error) {
+	return filter.Faces{Request: func(*message.Exchange) filter.Verdict { panic("bug") }}, nil
+}
+
+func TestAChainThatRunsTwiceHoldsOnePlace(t *testing.T) {
+	h := newHouse(t)
+	l := concurrent(5)
+	c := h.chain(l)
+	ex := from("10.0.0.1")
+	if !ask(c, ex) || !ask(c, ex) {
+		t.Fatal("refused")
+	}
+	c.Done(ex)
+	if n := h.kept(l, 0).keys(); n != 0 {
+		t.Error("a place is still held")
+	}
+}
+
+func TestAnotherConcurrencyKeepsWhatIsUnderWay(t *testing.T) {
+	h := newHouse(t)
+	old := h.chain(concurrent(10))
+	var under []*message.Exchange
+	for range 5 {
+		ex := from("10.0.0.1")
+		ask(old, ex)
+		under = append(under, ex)
+	}
+	fresh := h.chain(concurrent(4))
+	if ask(fresh, from("10.0.0.1")) {
+		t.Fatal("five are under way, and four allowed")
+	}
+	old.Done(under[0])
+	old.Done(under[1])
+	if !ask(fresh, from("10.0.0.1")) || ask(fresh, from("10.0.0.1")) {
+		t.Fatal("three are under way: one place")
+	}
+}
+
+func TestARefusedRequestTakesNoPlaceAndABusyOneNoRequest(t *testing.T) {
+	h := newHouse(t)
+	both := Limit{Policy: apiLimits, Name: "both", Rates: []Rate{perMinute(3, 0)}, Concurrency: 1}
+	c := h.chain(both)
+	first := from("10.0.0.1")
+	ask(c, first)
+	for range 10 {
+		if ask(c, from("10.0.0.1")) {
+			t.Fatal("two at once")
+		}
+	}
+	c.Done(first)
+	if got := admitted(c, 10, "10.0.0.1"); got != 2 {
+		t.Fatalf("%d admitted, want 2: those that found no place took nothing of the rate", got)
+	}
+	h.pass(20 * time.Second)
+	if !ask(c, from("10.0.0.1")) {
+		t.Fatal("those that the rate refused hold no place")
+	}
+}
+
+func TestAShadowLimitCountsAndNeverRefuses(t *testing.T) {
+	h := newHouse(t)
+	shadow, enforced := limitOf("shadow", perMinute(2, 0)), limitOf("enforced", perMinute(5, 0))
+	shadow.Shadow = true
+	c := h.chain(shadow, enforced)
+	var notes []string
+	for range 8 {
+		ex := from("10.0.0.1")
+		if ask(c, ex) {
+			c.Done(ex)
+		}
+		notes = append(notes, note(ex, "limit_shadow")+"|"+note(ex, "limit"))
+	}
+	want := []string{"|", "|", "shop/api-limits/shadow|", "shop/api-limits/shadow|", "shop/api-limits/shadow|",
+		"|shop/api-limits/enforced", "|shop/api-limits/enforced", "|shop/api-limits/enforced"}
+	if !slices.Equal(notes, want) {
+		t.Errorf("notes %q", notes)
+	}
+	for _, c := range []struct {
+		limit, result string
+		want          float64
+	}{{"shadow", "admitted", 2}, {"shadow", "shadow", 3}, {"shadow", "refused", 0}, {"enforced", "admitted", 5}, {"enforced", "refused", 3}, {"enforced", "shadow", 0}} {
+		if got := h.counted("ratelimit_requests_total", c.limit, c.result); got != c.want {
+			t.Errorf("%s %s: %v, want %v", c.limit, c.result, got, c.want)
+		}
+	}
+	// What the enforcing limit refused took nothing of the shadow one: in 30 s one comes back, and one is all that it admits.
+	h.pass(30 * time.Second)
+	admitted(c, 2, "10.0.0.1")
+	if got := h.counted("ratelimit_requests_total", "shadow", "admitted"); got != 3 {
+		t.Errorf("shadow admitted %v, want 3", got)
+	}
+}
+
+func TestTheAnswerToARefusalSaysWhenAndWhy(t *testing.T) {
+	h := newHouse(t)
+	second := limitOf("second", Rate{Requests: 1, Window: 10 * time.Second})
+	hour := limitOf(`ho"ur`, Rate{Requests: 2, Window: time.Hour, Burst: 1})
+	c := h.chain(second, hour)
+	refused := func() *message.Exchange {
+		t.Helper()
+		ex := from("10.0.0.1")
+		if ask(c, ex) {
+			t.Fatal("admitted")
+		}
+		return ex
+	}
+	check := func(ex *message.Exchange, limit, retry, policy, field string) {
+		t.Helper()
+		r := ex.Response
+		if r.Status != 429 || r.Origin != message.OriginFilter || r.Reason != message.ReasonRateLimited {
+			t.Errorf("%d %v %v", r.Status, r.Origin, r.Reason)
+		}
+		if got := note(ex, "limit"); got != limit || r.Detail != limit {
+			t.Errorf("note %q, detail %q; want %q", got, r.Detail, limit)
+		}
+		for name, want := range map[string]string{"Retry-After": retry, "RateLimit-Policy": policy, "RateLimit": field} {
+			if got := r.Header.Get(name); got != want {
+				t.Errorf("%s: %s; want %s", name, got, want)
+			}
+		}
+		if content, _ := r.Body.Buffer(100); string(content) != "too many requests\n" {
+			t.Errorf("body %q", content)
+		}
+	}
+	admitted(c, 1, "10.0.0.1")
+	check(refused(), "shop/api-limits/second", "10", `"second";q=1;w=10`, `"second";r=0;t=10`)
+	h.pass(9100 * time.Millisecond)
+	check(refused(), "shop/api-limits/second", "1", `"second";q=1;w=10`, `"second";r=0;t=1`)
+	h.pass(900 * time.Millisecond)
+	admitted(c, 1, "10.0.0.1")
+	h.pass(10 * time.Second)
+	admitted(c, 1, "10.0.0.1") // the third of the hour: its interval is 1800 s, of which 20 s have passed
+	check(refused(), `shop/api-limits/second,shop/api-limits/ho"ur`, "1780", `"ho\"ur";q=2;w=3600`, `"ho\"ur";r=0;t=1780`)
+
+	h.pass(1780 * time.Second)
+	if got := admitted(c, 1, "10.0.0.1"); got != 1 {
+		t.Error("Retry-After was too short")
+	}
+}
+
+func TestAnAdmittedClientIsToldOfTheTightestRate(t *testing.T) {
+	h := newHouse(t)
+	shadow := limitOf("shadow", perMinute(1, 0))
+	shadow.Shadow = true
+	c := h.chain(limitOf("l", perMinute(10, 5), Rate{Requests: 12, Window: time.Hour}), shadow)
+	var got []string
+	for range 12 {
+		ex := from("10.0.0.1")
+		if !ask(c, ex) {
+			t.Fatal("refused")
+		}
+		ex.Response = &message.Response{Status: 200}
+		ex.Response.Header.Add("RateLimit", `"theirs";r=1;t=2`)
+		ex.Response.Header.Add("RateLimit-Policy", `"theirs";q=1`)
+		c.Response(ex, 1, nil)
+		c.Done(ex)
+		v := ex.Response.Header.Values("RateLimit")
+		if p := ex.Response.Header.Values("RateLimit-Policy"); len(v) != 2 || v[0] != `"theirs";r=1;t=2` || len(p) != 2 || p[0] != `"theirs";q=1` {
+			t.Fatalf("what the backend said is gone: %q %q", v, p)
+		}
+		got = append(got, v[1])
+	}
+	// 12 an hour is tighter than 15 at once all along. Until the last, t is when all 12 are back (5 minutes each); at the last, when one is.
+	want := []string{`"l";r=11;t=300`, `"l";r=10;t=600`}
+	if !slices.Equal(got[:2], want) || got[11] != `"l";r=0;t=300` {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestTheBurstIsNotPromised(t *testing.T) {
+	h := newHouse(t)
+	c := h.chain(limitOf("l", perMinute(10, 5)))
+	for i, want := range []string{`"l";r=10;t=1`, `"l";r=10;t=1`, `"l";r=10;t=1`, `"l";r=10;t=1`, `"l";r=10;t=1`, `"l";r=9;t=6`} {
+		ex := from("10.0.0.1")
+		ask(c, ex)
+		ex.Response = &message.Response{}
+		c.Response(ex, 1, nil)
+		if got := ex.Response.Header.Get("RateLimit"); got != want {
+			t.Errorf("request %d: %s, want %s", i+1, got, want)
+		}
+	}
+}
+
+func TestMemoryHasABoundAndTheNearestToFreshGoes(t *testing.T) {
+	c := newCounter(16 * shards)
+	r := newRate(perMinute(10, 0), "l")
+	now := int64(0)
+	use := func(name string, times int) (evicted int) {
+		key := []byte(name)
+		s := &c.shards[0]
+		for range times {
+			slot := s.find(key)
+			if slot == none {
+				if s.addRate(key, now+r.interval, now) {
+					evicted++
+				}
+				continue
+			}
+			s.slots[slot].value = now + r.debt(s.slots[slot].value, now) + r.interval
+		}
+		return evicted
+	}
+	use("heavy", 9)
+	evicted := 0
+	for i := range 1000 {
+		evicted += use(fmt.Sprint("light", i), 1)
+	}
+	if n := len(c.shards[0].index); n != 16 {
+		t.Errorf("%d keys, want 16", n)
+	}
+	if evicted != 1000-15 {
+		t.Errorf("%d evicted, want %d", evicted, 1000-15)
+	}
+	if c.shards[0].find([]byte("heavy")) == none {
+		t.Error("the one that had used most was pushed out by a flood")
+	}
+	now += 7 * r.interval // all but the heavy one are fresh
+	if evicted := use("late", 1); evicted != 0 {
+		t.Error("a fresh key counts as evicted")
+	}
+	for i := range 4 {
+		use(fmt.Sprint("later", i), 1)
+	}
+	if n := len(c.shards[0].index); n != 6 {
+		t.Errorf("%d keys, want 6: the fresh ones are forgotten as others come", n)
+	}
+	checkHeap(t, &c.shards[0])
+}
+
+// checkHeap proves that heap, index and slots tell of the same keys.
+func checkHeap(t *testing.T, s *shard) {
+	t.Helper()
+	if len(s.heap) != len(s.index) || len(s.index)+len(s.free) != len(s.slots) {
+		t.Fatalf("%d in the heap, %d keys, %d free of %d slots", len(s.heap), len(s.index), len(s.free), len(s.slots))
+	}
+	for i, e := range s.heap {
+		if parent := (i - 1) / 2; s.heap[parent].fresh > e.fresh {
+			t.Fatalf("entry %d is less than its parent", i)
+		}
+		if s.index[s.slots[e.slot].key] != e.slot {
+			t.Fatalf("entry %d has a slot that is not its key's", i)
+		}
+	}
+}
+
+func TestBytesPerKey(t *testing.T) {
+	c := newCounter(MaxKeys)
+	heapInUse := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heapInUse()
+	for i := range 2 * MaxKeys {
+		key := fmt.Appendf(nil, "10.%d.%d.%d", i>>16, i>>8&255, i&255)
+		s := &c.shards[shardOf(key)]
+		s.addRate(key, int64(i+1), 0)
+	}
+	per := float64(heapInUse()-before) / float64(c.keys())
+	t.Logf("%d keys, %.0f bytes each", c.keys(), per)
+	if per > 160 {
+		t.Errorf("%.0f bytes per key", per)
+	}
+	if n := c.keys(); n > MaxKeys {
+		t.Errorf("%d keys, want at most %d", n, MaxKeys)
+	}
+	runtime.KeepAlive(c)
+}
+
+func TestEvictedKeysAreCounted(t *testing.T) {
+	h := newHouse(t)
+	l := limitOf("l", perMinute(10, 0))
+	l.Key = []string{"source.ip"}
+	c := h.chain(l)
+	counter := h.kept(l, time.Minute)
+	for i := range counter.shards {
+		counter.shards[i].maxKeys = 1
+	}
+	for i := range 100 {
+		admitted(c, 1, fmt.Sprintf("10.0.0.%d", i))
+	}
+	if n, kept := h.counted("ratelimit_evicted_keys_total", "l", ""), counter.keys(); int(n) != 100-kept || kept > shards {
+		t.Errorf("%v evicted, %d kept", n, kept)
+	}
+}
+
+func TestTheTextSaysAllThatDecides(t *testing.T) {
+	full := func() Limit {
+		return Limit{
+			Policy: apiLimits, Name: "per-client", When: `request.method != "OPTIONS"`, Key: []string{"source.ip", `request.headers["x-tenant"]`},
+			Rates: []Rate{perMinute(100, 20), {Requests: 1000, Window: time.Hour}},
+		}
+	}
+	atOnce := Limit{Policy: Policy{Name: apiLimits.Name}, Name: "at-once", Concurrency: 50, Shadow: true}
+	c := Config{[]Limit{full(), atOnce}}
+	want := "ratelimit(shop/api-limits#0b1c2d3e per-client 100/1m+20,1000/1h by `source.ip`, `request.headers[\"x-tenant\"]` when `request.method != \"OPTIONS\"`; " +
+		"shop/api-limits at-once 50 concurrent shadow)"
+	if got := c.String(); got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+	texts := map[string]string{}
+	for name, change := range map[string]func(*Limit){
+		"as it is":    func(*Limit) {},
+		"uid":         func(l *Limit) { l.Policy.UID = "x" },
+		"namespace":   func(l *Limit) { l.Policy.Name.Namespace = "x" },
+		"policy":      func(l *Limit) { l.Policy.Name.Name = "x" },
+		"name":        func(l *Limit) { l.Name = "x" },
+		"shadow":      func(l *Limit) { l.Shadow = true },
+		"when":        func(l *Limit) { l.When = "" },
+		"other when":  func(l *Limit) { l.When = "`" },
+		"key":         func(l *Limit) { l.Key = l.Key[:1] },
+		"no key":      func(l *Limit) { l.Key = nil },
+		"one key":     func(l *Limit) { l.Key = []string{"source.ip`, `request.headers[\"x-tenant\"]"} },
+		"requests":    func(l *Limit) { l.Rates[0].Requests++ },
+		"burst":       func(l *Limit) { l.Rates[0].Burst++ },
+		"window":      func(l *Limit) { l.Rates[0].Window += time.Second },
+		"fewer rates": func(l *Limit) { l.Rates = l.Rates[:1] },
+		"concurrency": func(l *Limit) { l.Concurrency = 1 },
+	} {
+		l := full()
+		change(&l)
+		text := Config{[]Limit{l}}.String()
+		if other, ok := texts[text]; ok {
+			t.Errorf("%s and %s have one text: %s", name, other, text)
+		}
+		texts[text] = name
+	}
+	for d, want := range map[time.Duration]string{
+		time.Second: "1s", 90 * time.Second: "1m30s", time.Minute: "1m", time.Hour: "1h", 24 * time.Hour: "24h", 90 * time.Minute: "1h30m", 10 * time.Hour: "10h",
+		1500 * time.Millisecond: "1.5s", 30 * time.Minute: "30m", time.Hour + time.Second: "1h0m1s",
+	} {
+		if got := window(d); got != want {
+			t.Errorf("%v: %s, want %s", d, got, want)
+		}
+	}
+}
+
+func TestWhatIsWrongFailsTheBuild(t *testing.T) {
+	rates := func(r ...Rate) Limit { return limitOf("l", r...) }
+	for want, l := range map[string]Limit{
+		"neither rates nor concurrency": rates(),
+		"requests must be":              rates(perMinute(0, 0)),
+		"from 1 to 1000000000":          rates(perMinute(MaxRequests+1, 0)),
+		"window must be":                rates(Rate{Requests: 1, Window: time.Millisecond}),
+		"burst must be":                 rates(perMinute(1, -1)),
+		"is too large for 1 requests":   rates(Rate{Requests: 1, Window: MaxWindow, Burst: MaxRequests}),
+		"window 1m stands twice":        rates(perMinute(1, 0), perMinute(2, 0)),
+		"when: line 1, column 1":        {Policy: apiLimits, Name: "l", Concurrency: 1, When: "identity.subject"},
+		"key[0]: line 1, column 8":      {Policy: apiLimits, Name: "l", Concurrency: 1, Key: []string{"request.time"}},
+		"without a name":                {Policy: apiLimits, Concurrency: 1},
+	} {
+		h := newHouse(t)
+		_, err := Config{[]Limit{l}}.Build(func() filter.Env {
+			var env filter.Env
+			probe := envProbe{out: &env}
+			filter.Build([]snapshot.Filter{probe}, h.env(h.store.Begin()), false, nil)
+			return env
+		}())
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "shop/api-limits") {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+	largest := rates(Rate{Requests: MaxRequests, Window: time.Second, Burst: MaxRequests}, Rate{Requests: 1, Window: MaxWindow})
+	if got := admitted(newHouse(t).chain(largest), 3, "10.0.0.1"); got != 1 {
+		t.Errorf("at the bounds: %d admitted, want 1", got)
+	}
+}
+
+// envProbe takes the env that a filter is given.
+type envProbe struct{ out *filter.Env }
+
+func (envProbe) FilterName() string { return "probe" }
+func (envProbe) String() string     { return "probe" }
+func (p envProbe) Build(env filter.Env) (filter.Faces, error) {
+	*p.out = env
+	return filter.Faces{}, errors.New("seen")
+}
+
+// bucket is the slow, obvious model: what is there for a key, which grows evenly up to all. In nanoseconds of growth, as the window
+// need not be divided by the requests without a rest.
+type bucket struct {
+	have, full, each int64
+}
+
+// TestAnyRunSaysWhatTheModelSays sends random requests in random time through random limits, beside a model of buckets.
+func TestAnyRunSaysWhatTheModelSays(t *testing.T) {
+	for run := range 300 {
+		rng := rand.New(rand.NewPCG(1, uint64(run)))
+		h := newHouse(t)
+		limits := randomLimits(rng)
+		c := h.chain(limits...)
+		model := map[string]*bucket{}
+		places := map[string]int64{}
+		type open struct {
+			ex     *message.Exchange
+			places []string
+		}
+		var under []open
+		var passed time.Duration
+		for step := range 300 {
+			d := time.Duration(rng.ExpFloat64() * float64(limits[0].window()) / 20)
+			h.pass(d)
+			passed += d
+			for _, b := range model {
+				b.have = min(b.full, b.have+int64(d))
+			}
+			if len(under) > 0 && rng.IntN(3) == 0 {
+				i := rng.IntN(len(under))
+				c.Done(under[i].ex)
+				for _, p := range under[i].places {
+					places[p]--
+				}
+				under = slices.Delete(under, i, i+1)
+			}
+			ip := fmt.Sprintf("10.0.0.%d", rng.IntN(3))
+			want := true
+			var take []*bucket
+			var hold []string
+			for _, l := range limits {
+				key := l.Name
+				if l.Key != nil {
+					key += ip
+				}
+				ok := true
+				var own []*bucket
+				for i, r := range l.Rates {
+					k := fmt.Sprint(key, i)
+					if model[k] == nil {
+						each := int64(r.Window) / r.Requests
+						if int64(r.Window)%r.Requests != 0 {
+							each++
+						}
+						full := each * (r.Requests + r.Burst)
+						model[k] = &bucket{full, full, each}
+					}
+					ok = ok && model[k].have >= model[k].each
+					own = append(own, model[k])
+				}
+				if l.Concurrency > 0 {
+					ok = ok && places[key] < l.Concurrency
+				}
+				switch {
+				case !ok && !l.Shadow:
+					want = false
+				case ok:
+					take = append(take, own...)
+					if l.Concurrency > 0 {
+						hold = append(hold, key)
+					}
+				}
+			}
+			ex := from(ip)
+			got := ask(c, ex)
+			if got != want {
+				t.Fatalf("run %d step %d at %v from %s: admitted %v, the model says %v\n%s", run, step, passed, ip, got, want, Config{limits})
+			}
+			if got {
+				for _, b := range take {
+					b.have -= b.each
+				}
+				for _, p := range hold {
+					places[p]++
+				}
+				under = append(under, open{ex, hold})
+			}
+		}
+	}
+}
+
+func (l Limit) window() time.Duration {
+	if len(l.Rates) == 0 {
+		return time.Minute
+	}
+	return l.Rates[0].Window
+}
+
+func randomLimits(rng *rand.Rand) []Limit {
+	windows := []time.Duration{time.Second, 7 * time.Second, time.Minute, time.Hour}
+	var out []Limit
+	for i := range 1 + rng.IntN(3) {
+		l := Limit{Policy: apiLimits, Name: fmt.Sprint("l", i), Shadow: rng.IntN(4) == 0}
+		if rng.IntN(2) == 0 {
+			l.Key = []string{"source.ip"}
+		}
+		for _, w := range windows[:rng.IntN(len(windows))] {
+			l.Rates = append(l.Rates, Rate{Requests: 1 + rng.Int64N(20), Window: w, Burst: rng.Int64N(4)})
+		}
+		if l.Rates == nil || rng.IntN(3) == 0 {
+			l.Concurrency = 1 + rng.Int64N(4)
+		}
+		out = append(out, l)
+	}
+	return out
+}

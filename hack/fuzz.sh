@@ -5,5 +5,5 @@ cd "$(dirname "$0")/.."
 export GOTOOLCHAIN=auto GOFLAGS=-buildvcs=false
 while IFS=: read -r file target; do
 	echo "fuzz $target in $(dirname "$file")"
-	go test -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZTIME:-5s}" "./$(dirname "$file")"
+	go test -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZTIME:-5s}" -fuzzminimizetime 10x "./$(dirname "$file")"
 done < <(grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sed -E 's|^\./||; s|func ||' | sort)

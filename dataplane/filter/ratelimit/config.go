@@ -3,6 +3,7 @@ package ratelimit
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -51,8 +52,8 @@ const (
 
 func (Config) FilterName() string { return "ratelimit" }
 
-// String is the text form: "ratelimit(shop/api-limits per-client 100/1m+20,1000/1h by `source.ip`; shop/api-limits at-once 50
-// concurrent)". Configs with the same text do the same.
+// String is the text form: "ratelimit(shop/api-limits/per-client 100/1m+20,1000/1h by source.ip; shop/api-limits/at-once 50 at once)".
+// Configs with the same text do the same.
 func (c Config) String() string {
 	var b strings.Builder
 	b.WriteString("ratelimit(")
@@ -71,13 +72,13 @@ func (l Limit) text(b *strings.Builder) {
 	if uid := l.Policy.short(); uid != "" {
 		b.WriteString("#" + uid)
 	}
-	b.WriteString(" " + l.Name)
+	b.WriteString("/" + l.Name)
 	for i, r := range l.Rates {
 		b.WriteString([]string{" ", ","}[min(i, 1)])
 		b.WriteString(r.String())
 	}
 	if l.Concurrency > 0 {
-		fmt.Fprintf(b, " %d concurrent", l.Concurrency)
+		fmt.Fprintf(b, " %d at once", l.Concurrency)
 	}
 	for i, k := range l.Key {
 		b.WriteString([]string{" by ", ", "}[min(i, 1)])
@@ -99,9 +100,15 @@ func (p Policy) short() string {
 	return p.UID
 }
 
-// quote marks where an expression begins and ends, so that no expression can look like two.
+// plain is a variable or an entry of a map, such as request.headers["x-tenant"]: it needs no marks.
+var plain = regexp.MustCompile(`^[a-z]+\.[a-z]+(\["[A-Za-z0-9_-]+"\])?$`)
+
+// quote marks where any other expression begins and ends, so that none can look like two.
 func quote(text string) string {
-	if strings.ContainsAny(text, "`\n\r") {
+	switch {
+	case plain.MatchString(text):
+		return text
+	case strings.ContainsAny(text, "`\n\r"):
 		return strconv.Quote(text)
 	}
 	return "`" + text + "`"

@@ -3,7 +3,6 @@ package ratelimit
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -117,13 +116,16 @@ func admitted(c *filter.Chain, n int, ip string) (yes int) {
 	return yes
 }
 
-func note(ex *message.Exchange, key string) string {
-	i := slices.IndexFunc(ex.Notes, func(n message.Note) bool { return n.Key == key })
-	if i < 0 {
-		return ""
+func notes(ex *message.Exchange, key string) (values []string) {
+	for _, n := range ex.Notes {
+		if n.Key == key {
+			values = append(values, n.Value)
+		}
 	}
-	return ex.Notes[i].Value
+	return values
 }
+
+func note(ex *message.Exchange, key string) string { return strings.Join(notes(ex, key), "|") }
 
 func (h *house) counted(name, limit, result string) float64 {
 	h.mu.Lock()

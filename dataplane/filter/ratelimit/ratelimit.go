@@ -22,6 +22,14 @@ import (
 
 // Build makes the filter. Its counters are those that any other rule with the same limits has.
 func (c Config) Build(env filter.Env) (filter.Faces, error) {
+	f, err := newLimiter(c, env)
+	if err != nil {
+		return filter.Faces{}, err
+	}
+	return filter.Faces{Request: f.request, Response: f.response, Done: f.done}, nil
+}
+
+func newLimiter(c Config, env filter.Env) (*limiter, error) {
 	f := &limiter{clock: env.Clock, slot: env.Slot()}
 	seen := map[counterKey]bool{}
 	for _, l := range c.Limits {
@@ -31,14 +39,14 @@ func (c Config) Build(env filter.Env) (filter.Faces, error) {
 		}
 		seen[once] = true
 		if err := f.add(l, env); err != nil {
-			return filter.Faces{}, fmt.Errorf("limit %s of %s: %w", l.Name, l.Policy.Name, err)
+			return nil, fmt.Errorf("limit %s of %s: %w", l.Name, l.Policy.Name, err)
 		}
 	}
 	slices.SortFunc(f.claims, func(a, b claim) int { return cmp.Compare(a.counter.id, b.counter.id) })
 	f.leases.New = func() any {
 		return &lease{limits: make([]applied, len(f.limits)), slots: make([]int32, len(f.claims)), held: make([]held, 0, f.concurrent)}
 	}
-	return filter.Faces{Request: f.request, Response: f.response, Done: f.done}, nil
+	return f, nil
 }
 
 // limiter is the filter. It is immutable but for its pool.

@@ -1,7 +1,6 @@
 package ratelimit
 
 import (
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -42,6 +41,20 @@ func TestARateAdmitsAllAtOnceAndGivesThemBackEvenly(t *testing.T) {
 		if got := admitted(c, step.ask, "10.0.0.1"); got != step.want {
 			t.Errorf("after %v, of %d: %d admitted, want %d", step.pass, step.ask, got, step.want)
 		}
+	}
+}
+
+func TestAnIntervalIsRoundedUpAndNeverDown(t *testing.T) {
+	h := newHouse(t)
+	c := h.chain(limitOf("l", perMinute(7, 0)))
+	admitted(c, 7, "10.0.0.1")
+	h.pass(time.Minute / 7)
+	if got := admitted(c, 1, "10.0.0.1"); got != 0 {
+		t.Error("admitted a nanosecond too early")
+	}
+	h.pass(time.Nanosecond)
+	if got := admitted(c, 2, "10.0.0.1"); got != 1 {
+		t.Errorf("then %d admitted, want 1", got)
 	}
 }
 
@@ -519,6 +532,14 @@ func TestMemoryHasABoundAndTheNearestToFreshGoes(t *testing.T) {
 		t.Errorf("%d keys, want 6: the fresh ones are forgotten as others come", n)
 	}
 	checkHeap(t, &c.shards[0])
+
+	use("heavy", 8) // what the heap knows of it is older
+	now += 3 * r.interval
+	use("last", 1)
+	if c.shards[0].find([]byte("heavy")) == none {
+		t.Error("one that is not fresh was taken for fresh")
+	}
+	checkHeap(t, &c.shards[0])
 }
 
 // checkHeap proves that heap, index and slots tell of the same keys.
@@ -588,29 +609,30 @@ func TestTheTextSaysAllThatDecides(t *testing.T) {
 	}
 	atOnce := Limit{Policy: Policy{Name: apiLimits.Name}, Name: "at-once", Concurrency: 50, Shadow: true}
 	c := Config{[]Limit{full(), atOnce}}
-	want := "ratelimit(shop/api-limits#0b1c2d3e per-client 100/1m+20,1000/1h by `source.ip`, `request.headers[\"x-tenant\"]` when `request.method != \"OPTIONS\"`; " +
-		"shop/api-limits at-once 50 concurrent shadow)"
+	want := "ratelimit(shop/api-limits#0b1c2d3e/per-client 100/1m+20,1000/1h by source.ip, request.headers[\"x-tenant\"] when `request.method != \"OPTIONS\"`; " +
+		"shop/api-limits/at-once 50 at once shadow)"
 	if got := c.String(); got != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}
 	texts := map[string]string{}
 	for name, change := range map[string]func(*Limit){
-		"as it is":    func(*Limit) {},
-		"uid":         func(l *Limit) { l.Policy.UID = "x" },
-		"namespace":   func(l *Limit) { l.Policy.Name.Namespace = "x" },
-		"policy":      func(l *Limit) { l.Policy.Name.Name = "x" },
-		"name":        func(l *Limit) { l.Name = "x" },
-		"shadow":      func(l *Limit) { l.Shadow = true },
-		"when":        func(l *Limit) { l.When = "" },
-		"other when":  func(l *Limit) { l.When = "`" },
-		"key":         func(l *Limit) { l.Key = l.Key[:1] },
-		"no key":      func(l *Limit) { l.Key = nil },
-		"one key":     func(l *Limit) { l.Key = []string{"source.ip`, `request.headers[\"x-tenant\"]"} },
-		"requests":    func(l *Limit) { l.Rates[0].Requests++ },
-		"burst":       func(l *Limit) { l.Rates[0].Burst++ },
-		"window":      func(l *Limit) { l.Rates[0].Window += time.Second },
-		"fewer rates": func(l *Limit) { l.Rates = l.Rates[:1] },
-		"concurrency": func(l *Limit) { l.Concurrency = 1 },
+		"as it is":     func(*Limit) {},
+		"uid":          func(l *Limit) { l.Policy.UID = "x" },
+		"namespace":    func(l *Limit) { l.Policy.Name.Namespace = "x" },
+		"policy":       func(l *Limit) { l.Policy.Name.Name = "x" },
+		"name":         func(l *Limit) { l.Name = "x" },
+		"shadow":       func(l *Limit) { l.Shadow = true },
+		"when":         func(l *Limit) { l.When = "" },
+		"other when":   func(l *Limit) { l.When = "`" },
+		"key":          func(l *Limit) { l.Key = l.Key[:1] },
+		"no key":       func(l *Limit) { l.Key = nil },
+		"one key":      func(l *Limit) { l.Key = []string{"source.ip, request.headers[\"x-tenant\"]"} },
+		"one key, too": func(l *Limit) { l.Key = []string{"source.ip`, `request.headers[\"x-tenant\"]"} },
+		"requests":     func(l *Limit) { l.Rates[0].Requests++ },
+		"burst":        func(l *Limit) { l.Rates[0].Burst++ },
+		"window":       func(l *Limit) { l.Rates[0].Window += time.Second },
+		"fewer rates":  func(l *Limit) { l.Rates = l.Rates[:1] },
+		"concurrency":  func(l *Limit) { l.Concurrency = 1 },
 	} {
 		l := full()
 		change(&l)
@@ -645,13 +667,8 @@ func TestWhatIsWrongFailsTheBuild(t *testing.T) {
 		"without a name":                {Policy: apiLimits, Concurrency: 1},
 	} {
 		h := newHouse(t)
-		_, err := Config{[]Limit{l}}.Build(func() filter.Env {
-			var env filter.Env
-			probe := envProbe{out: &env}
-			filter.Build([]snapshot.Filter{probe}, h.env(h.store.Begin()), false, nil)
-			return env
-		}())
-		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "shop/api-limits") {
+		c, err := filter.Build([]snapshot.Filter{Config{[]Limit{l}}}, h.env(h.store.Begin()), false, nil)
+		if c != nil || err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "shop/api-limits") {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}
@@ -659,16 +676,6 @@ func TestWhatIsWrongFailsTheBuild(t *testing.T) {
 	if got := admitted(newHouse(t).chain(largest), 3, "10.0.0.1"); got != 1 {
 		t.Errorf("at the bounds: %d admitted, want 1", got)
 	}
-}
-
-// envProbe takes the env that a filter is given.
-type envProbe struct{ out *filter.Env }
-
-func (envProbe) FilterName() string { return "probe" }
-func (envProbe) String() string     { return "probe" }
-func (p envProbe) Build(env filter.Env) (filter.Faces, error) {
-	*p.out = env
-	return filter.Faces{}, errors.New("seen")
 }
 
 // bucket is the slow, obvious model: what is there for a key, which grows evenly up to all. In nanoseconds of growth, as the window
@@ -710,7 +717,7 @@ func TestAnyRunSaysWhatTheModelSays(t *testing.T) {
 			ip := fmt.Sprintf("10.0.0.%d", rng.IntN(3))
 			want := true
 			var take []*bucket
-			var hold []string
+			var hold, shadows []string
 			for _, l := range limits {
 				key := l.Name
 				if l.Key != nil {
@@ -735,9 +742,11 @@ func TestAnyRunSaysWhatTheModelSays(t *testing.T) {
 					ok = ok && places[key] < l.Concurrency
 				}
 				switch {
-				case !ok && !l.Shadow:
+				case !ok && l.Shadow:
+					shadows = append(shadows, "shop/api-limits/"+l.Name)
+				case !ok:
 					want = false
-				case ok:
+				default:
 					take = append(take, own...)
 					if l.Concurrency > 0 {
 						hold = append(hold, key)
@@ -750,6 +759,9 @@ func TestAnyRunSaysWhatTheModelSays(t *testing.T) {
 				t.Fatalf("run %d step %d at %v from %s: admitted %v, the model says %v\n%s", run, step, passed, ip, got, want, Config{limits})
 			}
 			if got {
+				if noted := notes(ex, "limit_shadow"); !slices.Equal(noted, shadows) {
+					t.Fatalf("run %d step %d: notes of shadow limits %q, the model says %q\n%s", run, step, noted, shadows, Config{limits})
+				}
 				for _, b := range take {
 					b.have -= b.each
 				}

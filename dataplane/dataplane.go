@@ -1,0 +1,186 @@
+package dataplane
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gatehouse-dev/gatehouse/dataplane/filter"
+	"github.com/gatehouse-dev/gatehouse/dataplane/keep"
+	"github.com/gatehouse-dev/gatehouse/dataplane/listen"
+	"github.com/gatehouse-dev/gatehouse/dataplane/message"
+	"github.com/gatehouse-dev/gatehouse/dataplane/proxy"
+	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
+	"github.com/gatehouse-dev/gatehouse/dataplane/telemetry"
+	"github.com/gatehouse-dev/gatehouse/dataplane/upstream"
+)
+
+// Options are what a data plane is made of.
+type Options struct {
+	Settings  Settings
+	Engine    message.Engine           // reads from clients
+	Transport message.TransportFactory // speaks to endpoints
+	Telemetry *telemetry.Telemetry     // nil: none
+	Log       *slog.Logger             // nil: none
+	Clock     func() time.Time         // nil: time.Now
+}
+
+// DataPlane serves snapshots. Apply and SetEndpoints are called by one goroutine; requests come by as many as there are.
+type DataPlane struct {
+	options  Options
+	keep     *keep.Store
+	backends *upstream.Backends
+	proxy    *proxy.Proxy
+	listen   *listen.Listen
+	async    *async
+
+	current atomic.Pointer[plan]
+	ready   atomic.Bool
+
+	mu       sync.Mutex // one Apply at a time
+	sequence uint64
+}
+
+// plan is a snapshot, alive. A request loads it once; a connection when it is accepted.
+type plan struct {
+	proxy  *proxy.Plan
+	listen *listen.Plan
+	text   func() string
+}
+
+// New returns a data plane that serves nothing yet.
+func New(o Options) *DataPlane {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	s := o.Settings
+	d := &DataPlane{options: o, keep: keep.New(o.Clock)}
+	d.async = newAsync(func(p any, stack []byte) {
+		o.Log.Error("work of a filter panicked", "panic", p, "stack", string(stack))
+	})
+	d.backends = upstream.New(upstream.Options{
+		Transport: o.Transport, TransportOptions: s.Transport(), Allowed: allowed(s.LocalEndpoints),
+	})
+	d.proxy = proxy.New(proxy.Options{
+		RequestTimeout: s.RequestTimeout, AttemptTimeout: s.AttemptTimeout, StreamIdle: s.StreamIdle, StreamGrace: s.StreamGrace,
+		ConnectRetries: s.ConnectRetries, RetryBodyBytes: s.RetryBodyBytes, TrustedProxies: s.TrustedProxies, Forwarded: s.Forwarded,
+		ServerName: s.ServerName, Zone: s.Zone, Clock: o.Clock, Telemetry: o.Telemetry, Log: o.Log, Async: d.async.run,
+	})
+	limits := s.Limits()
+	o.Telemetry.BodyBudget(limits.BodyBudget)
+	d.current.Store(&plan{proxy: new(proxy.Plan), listen: new(listen.Plan), text: func() string { return "" }})
+	d.listen = listen.New(listen.Options{
+		Engine: o.Engine, Handler: handler{d}, Limits: limits, Handshake: s.TLSHandshake, MaxConnections: s.MaxConnections,
+		Current: func() *listen.Plan { return d.current.Load().listen }, Clock: o.Clock, Log: o.Log,
+	})
+	return d
+}
+
+// allowed is the second look at addresses, after that of the controllers: an endpoint on loopback or a link-local address would let a
+// tenant reach what only this machine may (threats 38).
+func allowed(local bool) func(netip.AddrPort) bool {
+	return func(a netip.AddrPort) bool {
+		ip := a.Addr().Unmap()
+		if ip.IsMulticast() || ip.IsUnspecified() {
+			return false
+		}
+		return local || !ip.IsLoopback() && !ip.IsLinkLocalUnicast()
+	}
+}
+
+// handler is what engines call. It is apart from DataPlane, so that only they do.
+type handler struct{ d *DataPlane }
+
+// Serve loads the plan once: the exchange finishes on it, whatever is applied meanwhile.
+func (h handler) Serve(ex *message.Exchange) {
+	now := h.d.current.Load()
+	if !now.listen.Holds(ex.Conn) {
+		ex.Conn.Leave()
+		h.d.proxy.Refuse(ex, message.ReasonMisdirected, "the listener has changed since the connection was made")
+		return
+	}
+	h.d.proxy.Serve(ex, now.proxy)
+}
+
+func (h handler) Done(ex *message.Exchange) { h.d.proxy.Done(ex) }
+
+// SetEndpoints replaces the endpoints of these backends, and no other. It is told before the Apply that first names a backend.
+func (d *DataPlane) SetEndpoints(sets []snapshot.Endpoints) { d.backends.SetEndpoints(sets) }
+
+// Apply makes the snapshot what is served. It never refuses the whole for one part: a socket that cannot be bound is in the result, a
+// rule that cannot be built answers 500 and is logged, since that is a bug of ours. Applying a snapshot again tries once more what
+// could not be bound.
+func (d *DataPlane) Apply(s *snapshot.Snapshot) snapshot.BindResult {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	began := d.options.Clock()
+	things, handles := d.keep.Begin(), d.options.Telemetry.Round()
+
+	next := &plan{proxy: d.builder(things, handles).Build(s), text: s.String}
+	next.listen = d.listen.Prepare(things, handles, s.Sockets)
+	for _, p := range next.listen.Problems {
+		d.options.Log.Error("a certificate cannot be used", "listener", p.Listener, "secret", p.Secret, "error", p.Err)
+	}
+	result := d.listen.Apply(next.listen, func() { d.current.Store(next) })
+	d.proxy.Applied(next.proxy)
+
+	things.End()
+	handles.End()
+	d.sequence++
+	d.options.Telemetry.Applied(d.sequence, d.options.Clock().Sub(began))
+	return result
+}
+
+// builder is what the proxy needs to make a plan in this round.
+func (d *DataPlane) builder(things *keep.Round, handles *telemetry.Round) proxy.Builder {
+	log := d.options.Log
+	return proxy.Builder{
+		Backends: func(b snapshot.Backend) message.Backend { return d.backends.Use(b, handles.Backend(b.Ref.String())) },
+		Env: func(rule snapshot.RuleKey) filter.Env {
+			return filter.Env{
+				Rule: rule, Keep: things, Clock: d.options.Clock, Async: d.async.run,
+				CounterOf: func(name, counter string, pairs ...string) filter.Counter { return handles.Counter(name, counter, pairs...) },
+			}
+		},
+		RouteKey: func(gateway snapshot.Name, k snapshot.RuleKey) any { return handles.Route(routeLabels(gateway, k)) },
+		Dropped: func(backend string) filter.Counter {
+			return handles.Counter("mirror", "mirrors_dropped", "backend", backend)
+		},
+		Problem: func(what string, err error) { log.Error("cannot be built; it answers 500", "what", what, "error", err) },
+		Panicked: func(name string, value any, stack []byte) {
+			log.Error("a filter panicked", "filter", name, "panic", value, "stack", string(stack))
+		},
+	}
+}
+
+func routeLabels(gateway snapshot.Name, k snapshot.RuleKey) telemetry.RouteLabels {
+	labels := telemetry.RouteLabels{Gateway: gateway.String()}
+	if k.Kind != "" {
+		labels.Kind, labels.Route, labels.Rule = k.Kind, k.Route.String(), k.RuleName()
+	}
+	return labels
+}
+
+// Text is what is served, as text.
+func (d *DataPlane) Text() string { return d.current.Load().text() }
+
+// SetReady says whether others should send traffic; Ready reports it.
+func (d *DataPlane) SetReady(ready bool) { d.ready.Store(ready) }
+func (d *DataPlane) Ready() bool         { return d.ready.Load() }
+
+// Leave tells clients that this replica is leaving, with each answer, while it still accepts.
+func (d *DataPlane) Leave() { d.listen.Leave() }
+
+// Shutdown stops accepting, lets what is under way finish, and cuts the rest when ctx ends, whose error it then returns.
+func (d *DataPlane) Shutdown(ctx context.Context) error {
+	err := d.listen.Shutdown(ctx)
+	d.proxy.Close()
+	d.async.wait()
+	return err
+}

@@ -1,0 +1,6 @@
+//go:build !unix
+
+package nethttp
+
+// nothingToRead cannot be told here.
+func nothingToRead(uintptr) bool { return true }

@@ -18,10 +18,10 @@
 // # Functions
 //
 // The standard library and macros of CEL, the string functions of cel-go's ext.Strings (without format and join, whose results have no
-// bound), and two for addresses, which take what is no address for "nowhere":
+// bound), and two for addresses:
 //
-//	source.ip.inCIDR("10.0.0.0/8")                  bool: also a list of prefixes; false for what is no address
-//	source.ip.network(32, 64)                       string: the network of that many bits (IPv4, IPv6); "" for what is no address
+//	source.ip.inCIDR("10.0.0.0/8")  bool    or a list of prefixes; false for what is no address
+//	source.ip.network(32, 64)       string  the network of that many bits (IPv4, IPv6); "" for what is no address
 //
 // An IPv6 client has a whole /64 to itself; who limits by source.ip may want source.ip.network(32, 64).
 //

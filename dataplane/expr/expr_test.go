@@ -119,6 +119,10 @@ func value(t testing.TB, text string, ex *message.Exchange) string {
 
 func TestAMappedAddressIsTheSameClient(t *testing.T) {
 	ex := exchange()
+	ex.ClientIP = netip.MustParseAddr("fe80::1%eth0")
+	if got := value(t, `source.ip`, ex); got != "fe80::1" {
+		t.Errorf("source.ip = %q: a zone is ours, and not the client's", got)
+	}
 	ex.ClientIP = netip.MustParseAddr("::ffff:10.1.2.3")
 	if got := value(t, `source.ip`, ex); got != "10.1.2.3" {
 		t.Errorf("source.ip = %q", got)

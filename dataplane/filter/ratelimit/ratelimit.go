@@ -181,8 +181,7 @@ func (f *limiter) applying(ex *message.Exchange, l *lease) (any bool) {
 			from := len(l.keys)
 			var err error
 			if l.keys, err = part.Append(l.keys, ex); err != nil {
-				limit.failed.Add(1)
-				l.keys = l.keys[:from]
+				limit.failed.Add(1) // nothing was appended
 			}
 			l.keys = closePart(l.keys, from)
 		}

@@ -26,7 +26,7 @@ cat <<'TEXT'
 
 Gatehouse is up. Try:
 
-  curl localhost:8080/                              # again and again: blue and green take turns
+  curl localhost:8080/                              # again and again: both colours answer
   curl -H 'x-canary: 1' localhost:8080/             # always green
   curl -i localhost:8080/basket/42                  # 301 to /cart/42
   for i in 1 2 3 4 5 6; do curl -i localhost:8080/checkout; done   # the sixth: 429 with Retry-After

@@ -33,9 +33,6 @@ func (l *Listen) Apply(p *Plan, swap func()) snapshot.BindResult {
 	}
 	l.begin(p, fresh)
 	l.retryLater()
-	for key, err := range l.failed {
-		l.options.Log.Error("a socket cannot be bound; it is tried again", "gateway", key.Gateway.String(), "address", key.Bind(), "error", err)
-	}
 	return l.result(p)
 }
 
@@ -105,7 +102,7 @@ func (l *Listen) closeLeft(p *Plan, heirs map[*socket]snapshot.SocketKey) (close
 		if _, inherited := heirs[s]; inherited {
 			continue
 		}
-		s.close(0)
+		s.close()
 		s.settle(nil)
 		closed = true
 	}

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -23,7 +24,8 @@ type conn struct {
 	listen  *Listen
 	info    *message.Conn
 	metrics *telemetry.Gateway
-	group   *group // guarded by its mu; nil until the handshake is done
+	group   atomic.Pointer[group] // nil until the handshake is done
+	gone    atomic.Bool           // set before the last look at group: whoever joins after that finds it
 	once    sync.Once
 }
 
@@ -41,7 +43,8 @@ func (l *Listen) ended(c *conn) {
 	l.mu.Lock()
 	delete(l.shaking, c)
 	l.mu.Unlock()
-	if g := c.group; g != nil {
+	c.gone.Store(true)
+	if g := c.group.Load(); g != nil {
 		g.remove(c)
 	}
 	c.metrics.Closed()
@@ -69,13 +72,13 @@ func (l *Listen) take(s *socket, raw *net.TCPConn) {
 	c := &conn{TCPConn: raw, listen: l, metrics: p.metrics, info: &message.Conn{
 		ID: l.ids.Add(1), Socket: p.key, Remote: addrPort(raw.RemoteAddr()), Local: addrPort(raw.LocalAddr()), Opened: time.Now(),
 	}}
-	if l.draining.Load() {
-		c.info.Leave()
-	}
 	p.metrics.Opened()
 	l.mu.Lock()
 	l.shaking[c] = struct{}{}
 	l.mu.Unlock()
+	if l.draining.Load() { // asked after it can be found: Leave sets it before it looks
+		c.info.Leave()
+	}
 	l.tasks.Go(func() { l.serve(s, c, p) })
 }
 

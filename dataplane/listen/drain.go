@@ -5,20 +5,21 @@ import (
 	"time"
 )
 
-// lastCalls is how long a socket still accepts at the end: closing it resets what waits in the kernel's queue.
+// lastCalls is how long sockets still accept at the end.
 const lastCalls = 50 * time.Millisecond
 
 // Leave tells every connection, and each that comes, to end after its next answer. Sockets go on accepting: it is for the drain delay,
 // in which others may not have noticed yet that this replica leaves.
 func (l *Listen) Leave() {
 	l.draining.Store(true)
-	for _, g := range l.groups() {
-		g.tell(-1)
-	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	for c := range l.shaking {
 		c.info.Leave()
+	}
+	l.mu.Unlock()
+	// Those that end their handshake meanwhile are in a group before they leave shaking.
+	for _, g := range l.groups() {
+		g.tell(-1)
 	}
 }
 
@@ -52,11 +53,15 @@ func (l *Listen) Shutdown(ctx context.Context) error {
 		l.retry.Stop()
 	}
 	for _, s := range l.sockets {
-		s.close(lastCalls)
+		s.lastCall(lastCalls)
+	}
+	for _, s := range l.sockets {
+		s.close()
 	}
 	l.applying.Unlock()
 
 	l.linger(ctx)
+	l.final = ctx
 	close(l.hurry)
 	l.applying.Lock()
 	for _, s := range l.sockets {

@@ -28,8 +28,10 @@ func (g *group) add(c *conn) bool {
 	if g.shut {
 		return false
 	}
-	c.group = g
-	g.conns[c] = struct{}{}
+	c.group.Store(g)
+	if !c.gone.Load() {
+		g.conns[c] = struct{}{}
+	}
 	return true
 }
 
@@ -100,11 +102,14 @@ func (l *Listen) end(g *group) {
 	g.mu.Lock()
 	g.shut = true
 	g.mu.Unlock()
-	ctx, cancel := context.Background(), context.CancelFunc(func() {})
-	if d := l.options.DrainLeft; d > 0 {
-		ctx, cancel = context.WithTimeout(ctx, d)
+	ctx := context.Background()
+	if !l.wait(0) {
+		ctx = l.final
+	} else if d := l.options.DrainLeft; d > 0 {
+		limited, cancel := context.WithTimeout(ctx, d)
+		defer cancel()
+		ctx = limited
 	}
-	defer cancel()
 	if g.server.Shutdown(ctx) != nil {
 		g.cut()
 	}

@@ -18,8 +18,7 @@
 // Connections that share their fate (socket, listener, TLS settings) share a message.Server. When certificates change, those of the old
 // ones are told to leave in waves over Options.Spread; when the listener is gone or demands something else of its clients, at once, and
 // the root refuses their requests meanwhile (Plan.Holds). A connection is first told by Connection: close on its next answer
-// (message.Conn.Leave), and only Options.LeaveFirst later by Server.Shutdown, which closes idle HTTP/1 connections even if a request
-// is just arriving.
+// (message.Conn.Leave), and Options.LeaveFirst later by Server.Shutdown, which sends GOAWAY and in the end closes idle connections.
 //
 // # Limits
 //
@@ -28,6 +27,7 @@
 package listen
 
 import (
+	"context"
 	"crypto/tls"
 	"log/slog"
 	"sync"
@@ -49,7 +49,7 @@ type Options struct {
 	Handshake      time.Duration // from accept to the end of the TLS handshake; 10 s
 	MaxConnections int           // more are closed at once and counted; 0: no limit
 	Spread         time.Duration // over which connections with an old certificate are told to leave; 30 s
-	LeaveFirst     time.Duration // from Connection: close to closing idle connections; 5 s
+	LeaveFirst     time.Duration // from Connection: close to Server.Shutdown; none: wire/nethttp's has a patience of its own
 	DrainLeft      time.Duration // for connections that were told to leave, before they are cut; 60 s
 	Retry          time.Duration // between two tries of a bind that failed; 5 s
 	TicketLife     time.Duration // of a key of session tickets before the next one; two old ones still open; 12 h
@@ -64,8 +64,8 @@ type Options struct {
 
 func (o *Options) defaults() {
 	for d, or := range map[*time.Duration]time.Duration{
-		&o.Handshake: 10 * time.Second, &o.Spread: 30 * time.Second, &o.LeaveFirst: 5 * time.Second, &o.DrainLeft: time.Minute,
-		&o.Retry: 5 * time.Second, &o.TicketLife: 12 * time.Hour,
+		&o.Handshake: 10 * time.Second, &o.Spread: 30 * time.Second, &o.DrainLeft: time.Minute, &o.Retry: 5 * time.Second,
+		&o.TicketLife: 12 * time.Hour,
 	} {
 		if *d == 0 {
 			*d = or
@@ -97,8 +97,9 @@ type Listen struct {
 	ids      atomic.Uint64
 	open     atomic.Int64
 	draining atomic.Bool
-	quiet    chan struct{} // gets a value when the last connection has ended
-	hurry    chan struct{} // closed by Shutdown: no more waiting for waves
+	quiet    chan struct{}   // gets a value when the last connection has ended
+	hurry    chan struct{}   // closed by Shutdown: no more waiting for waves
+	final    context.Context // Shutdown's; may be read once hurry is closed
 	tasks    sync.WaitGroup
 }
 

@@ -26,6 +26,7 @@ type Problem struct {
 	Listener snapshot.ListenerKey
 	Secret   snapshot.Name
 	Err      error
+	New      bool // found by this Prepare: an earlier plan did not have it
 }
 
 // planned is one socket.

@@ -15,7 +15,7 @@ import (
 type socket struct {
 	listen *Listen
 	bound  *net.TCPListener
-	// keys are who it belongs to. Next differs from now while it is handed over: whichever of them the current plan knows counts.
+	// keys are who it belongs to. Next differs from now while it is handed over: from the moment that the plan doesn't know now.
 	keys atomic.Pointer[handover]
 
 	quit chan struct{} // closed to end the accept loop
@@ -56,10 +56,10 @@ func (s *socket) key() snapshot.SocketKey { return s.keys.Load().now }
 // planned is what the plan says of this socket; nil when it doesn't know it.
 func (s *socket) planned(p *Plan) *planned {
 	k := s.keys.Load()
-	if found := p.socket(k.next); found != nil {
+	if found := p.socket(k.now); found != nil {
 		return found
 	}
-	return p.socket(k.now)
+	return p.socket(k.next)
 }
 
 // accept begins to accept.
@@ -109,13 +109,21 @@ func (s *socket) failed(err error) {
 	s.listen.options.Log.Debug("a connection cannot be accepted", "address", s.bound.Addr().String(), "error", err)
 }
 
-// close ends accepting, and returns when the address is free. What waited in the kernel's queue is reset by it, so those of the last
-// moment are accepted first when last is positive.
-func (s *socket) close(last time.Duration) {
+// lastCall ends accepting after a moment: closing a socket resets what waits in the kernel's queue.
+func (s *socket) lastCall(moment time.Duration) {
 	close(s.quit)
-	if last > 0 && s.done != nil {
-		s.bound.SetDeadline(time.Now().Add(last))
-		<-s.done
+	s.bound.SetDeadline(time.Now().Add(moment))
+}
+
+// close ends accepting at once, unless lastCall has ended it, and returns when the address is free.
+func (s *socket) close() {
+	select {
+	case <-s.quit:
+		if s.done != nil {
+			<-s.done
+		}
+	default:
+		close(s.quit)
 	}
 	s.bound.Close()
 	if s.done != nil {
@@ -171,12 +179,9 @@ func (s *socket) settle(p *planned) {
 	s.mu.Unlock()
 	o := s.listen.options
 	for _, g := range gone {
-		switch {
-		case p == nil: // its requests are still served, by the plan that they find; its clients have another place to go, or none
-			s.listen.dismiss(g, manner{first: o.LeaveFirst})
-		case g.fate.fingerprint != "" && proofs[g.proof]:
+		if g.fate.fingerprint != "" && proofs[g.proof] {
 			s.listen.dismiss(g, manner{spread: o.Spread, first: o.LeaveFirst})
-		default:
+		} else { // their next request would get a 421: better a closed connection
 			s.listen.dismiss(g, manner{})
 		}
 	}

@@ -53,15 +53,20 @@ func (l *Listen) terminator(p *Plan, round *keep.Round, metrics *telemetry.Round
 	keys := keep.Get(round, ticketsKey{listener.Key, proof}, func() *tickets { return newTickets(l.options.TicketLife) })
 	parsed := make([]*certificate, len(settings.Certificates))
 	for i, s := range settings.Certificates {
-		parsed[i] = keep.Get(round, certificateKey{s.Name.String(), s.Hash()}, func() *certificate { return l.parse(s) })
+		parsed[i] = keep.Get(round, certificateKey{s.Name.String(), s.Hash()}, func() *certificate { return parse(s) })
 		if parsed[i].err == nil {
 			metrics.Certificate(listener.Key.Gateway.String(), listener.Key.Section, s.Name.String(), parsed[i].Leaf.NotAfter)
 		}
 	}
+	made := false
 	t := keep.Get(round, terminatorKey{fingerprint}, func() *terminator {
+		made = true
 		return newTerminator(listener.Key, fingerprint, proof, least, settings.Certificates, parsed, keys)
 	})
-	p.Problems = append(p.Problems, t.problems...)
+	for _, problem := range t.problems {
+		problem.New = made
+		p.Problems = append(p.Problems, problem)
+	}
 	return t
 }
 
@@ -69,7 +74,7 @@ func newTerminator(key snapshot.ListenerKey, fingerprint, proof string, least ui
 	t := &terminator{listener: key, fingerprint: fingerprint, proof: proof, tickets: keys}
 	for i, c := range parsed {
 		if c.err != nil {
-			t.problems = append(t.problems, Problem{key, secrets[i].Name, c.err})
+			t.problems = append(t.problems, Problem{Listener: key, Secret: secrets[i].Name, Err: c.err})
 			continue
 		}
 		t.certificates = append(t.certificates, c.Certificate)
@@ -96,11 +101,8 @@ type certificate struct {
 	err error
 }
 
-func (l *Listen) parse(s snapshot.Secret) *certificate {
+func parse(s snapshot.Secret) *certificate {
 	pair, err := tls.X509KeyPair(s.Certificate, s.Key)
-	if err != nil {
-		l.options.Log.Error("a certificate cannot be used", "secret", s.Name.String(), "error", err)
-	}
 	return &certificate{pair, err}
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -87,7 +88,7 @@ func (w *world) draw(version int, r *rand.Rand) *snapshot.Snapshot {
 		return &snapshot.Rule{
 			Key: snapshot.RuleKey{Kind: "HTTPRoute", Route: snapshot.Name{Namespace: "shop", Name: name}},
 			Filters: []snapshot.Filter{
-				ratelimit.Config{Limits: []ratelimit.Limit{{Name: "high", Rates: []ratelimit.Rate{{Requests: 1 << 20, Window: time.Second}}}}},
+				ratelimit.Config{Limits: []ratelimit.Limit{{Policy: ratelimit.Policy{UID: "u", Name: gateway}, Name: "high", Rates: []ratelimit.Rate{{Requests: 1 << 20, Window: time.Second}}}}},
 				sleep{v, w.counts},
 			},
 			Backends: []snapshot.WeightedBackend{{Ref: stable, Weight: 1, Filters: []snapshot.Filter{
@@ -161,7 +162,10 @@ func TestNoRequestFailsOrSeesTwoSnapshotsWhileEverythingChanges(t *testing.T) {
 	}
 	settings := dataplane.Defaults()
 	settings.LocalEndpoints = true
-	plane := dataplane.New(dataplane.Options{Settings: settings, Engine: nethttp.New(), Transport: nethttp.NewTransport, Telemetry: seen})
+	plane := dataplane.New(dataplane.Options{
+		Settings: settings, Engine: nethttp.New(), Transport: nethttp.NewTransport, Telemetry: seen,
+		Log: slog.New(slog.NewTextHandler(testLog{t}, nil)),
+	})
 
 	r := rand.New(rand.NewPCG(seed, 1))
 	plane.SetEndpoints(w.someEndpoints(r))
@@ -245,6 +249,14 @@ func (w *world) load(ctx context.Context, t *testing.T, r *rand.Rand, h2 bool, r
 			return
 		}
 	}
+}
+
+// testLog fails the test for whatever the data plane finds worth a line: nothing here is.
+type testLog struct{ t *testing.T }
+
+func (l testLog) Write(line []byte) (int, error) {
+	l.t.Errorf("logged: %s", line)
+	return len(line), nil
 }
 
 func waitForGoroutines(t *testing.T, before int) {

@@ -181,9 +181,12 @@ func (d *download) broke(err error) error {
 	defer d.mu.Unlock()
 	d.close()
 	var known *message.Error
+	sendErr := d.c.sendErr.Load()
 	switch {
 	case d.given != nil:
 		return d.given
+	case sendErr != nil:
+		return *sendErr // the client broke off its request
 	case errors.As(err, &known):
 		return err
 	}

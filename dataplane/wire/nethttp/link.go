@@ -22,6 +22,7 @@ type link struct {
 	used      bool
 	idleSince time.Time
 	broken    atomic.Bool // a write failed
+	dead      atomic.Bool // cut
 
 	out  []byte // what is about to be written
 	in   []byte // what was read and not yet taken is in[r:w]
@@ -33,7 +34,7 @@ type link struct {
 
 const (
 	linkBuffer = 4 << 10  // what an idle connection holds for reading, in bytes
-	keepBuffer = 16 << 10 // the most that it keeps for writing
+	keepBuffer = 20 << 10 // the most that it keeps of a larger one
 )
 
 func newLink(t *one, nc net.Conn) *link {
@@ -61,7 +62,18 @@ func (l *link) standing() bool {
 }
 
 // cut wakes whoever reads or writes, for good.
-func (l *link) cut() { l.SetDeadline(time.Unix(1, 0)) }
+func (l *link) cut() {
+	l.dead.Store(true)
+	l.SetDeadline(time.Unix(1, 0))
+}
+
+// readUntil sets the read deadline, but never undoes cut.
+func (l *link) readUntil(t time.Time) {
+	l.SetReadDeadline(t)
+	if l.dead.Load() {
+		l.SetDeadline(time.Unix(1, 0))
+	}
+}
 
 // quiet reports whether nothing of an answer has come.
 func (l *link) quiet() bool { return l.r == l.w }

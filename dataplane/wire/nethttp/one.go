@@ -72,6 +72,9 @@ func (t *one) RoundTrip(ctx context.Context, at *message.Attempt) error {
 		at.Response = nil
 		return err
 	}
+	if c.res.Body == nil && c.res.Tunnel == nil {
+		c.src.finish() // not before ctx has let go of the connection
+	}
 	return nil
 }
 
@@ -83,7 +86,6 @@ func (c *call) exchange() error {
 	expect := at.Request.ExpectContinue && body != nil && body.Passed() == 0
 
 	out, err := appendHead(l.out[:0], &at.Request, expect)
-	l.out = out[:0]
 	if err != nil {
 		return err
 	}
@@ -91,10 +93,10 @@ func (c *call) exchange() error {
 		if out, err = c.appendBody(out, body); err != nil {
 			return bodyError(err)
 		}
-		l.keep(out)
 	} else if body == nil {
 		c.whole = true
 	}
+	l.keep(out)
 
 	n, writeErr := l.Write(out)
 	if n > 0 {
@@ -104,7 +106,7 @@ func (c *call) exchange() error {
 		c.start()
 	}
 	if expect {
-		l.SetReadDeadline(time.Now().Add(continueTimeout))
+		l.readUntil(time.Now().Add(continueTimeout))
 	}
 	err = c.answer(expect)
 	if err != nil && writeErr != nil {
@@ -122,17 +124,17 @@ func (c *call) answer(waiting bool) error {
 	for {
 		h, err := c.l.readHead(c.at.Request.Method, int(c.l.t.options.MaxHeadBytes))
 		if err != nil {
-			if waiting && errors.Is(err, os.ErrDeadlineExceeded) && c.l.quiet() {
+			if waiting && errors.Is(err, os.ErrDeadlineExceeded) && !c.l.dead.Load() {
 				waiting = false
-				c.l.SetReadDeadline(time.Time{})
+				c.l.readUntil(time.Time{})
 				c.start()
-				continue
+				continue // what has come of a head is still there
 			}
 			return err
 		}
 		if h.status >= 200 {
 			if waiting {
-				c.l.SetReadDeadline(time.Time{})
+				c.l.readUntil(time.Time{})
 			}
 			c.final(h)
 			return nil
@@ -145,10 +147,12 @@ func (c *call) answer(waiting bool) error {
 		}
 		switch {
 		case h.status != 100:
-			c.at.Exchange.Inform(h.status, &h.header)
+			if ex := c.at.Exchange; ex != nil {
+				ex.Inform(h.status, &h.header)
+			}
 		case waiting:
 			waiting = false
-			c.l.SetReadDeadline(time.Time{})
+			c.l.readUntil(time.Time{})
 			c.start()
 		}
 	}
@@ -161,9 +165,7 @@ func (c *call) final(h *answerHead) {
 	switch {
 	case h.framing == noBody:
 		c.res.Length = h.length
-		c.src.finish()
 	case h.framing == byLength && h.length == 0:
-		c.src.finish()
 	default:
 		length := h.length
 		if h.framing != byLength {
@@ -181,7 +183,6 @@ func (c *call) switched(h *answerHead) error {
 	if want == "" || !message.EqualName(h.upgrade, want) {
 		return protocolError("an unasked 101")
 	}
-	c.l.SetDeadline(time.Time{})
 	c.res = message.Response{Status: 101, Header: h.header, Length: -1, Origin: message.OriginUpstream, Upgrade: want}
 	c.res.Tunnel = spliceWith(c.l, c.at.Exchange)
 	c.at.Response = &c.res
@@ -273,7 +274,7 @@ func (c *call) sendBody() error {
 			p = frame
 		}
 		if _, err := c.l.Write(p); err != nil {
-			c.failWrite(err)
+			c.l.broken.Store(true)
 			return nil
 		}
 	}
@@ -284,13 +285,10 @@ func (c *call) sendBody() error {
 		return nil
 	}
 	if _, err := c.l.Write(appendTrailer(append(frame[:0], "0\r\n"...), body.Trailer())); err != nil {
-		c.failWrite(err)
+		c.l.broken.Store(true)
 	}
 	return nil
 }
-
-// failWrite notes that the backend took no more: the connection is not used again.
-func (c *call) failWrite(err error) { c.l.broken.Store(true) }
 
 // sentWhole reports whether the request has left us to its last byte, so that the connection is fit for another.
 func (c *call) sentWhole() bool {
@@ -343,6 +341,9 @@ func (t *one) pop() *link {
 // put keeps a connection for the next attempt, or closes it.
 func (t *one) put(l *link) {
 	l.used, l.idleSince = true, time.Now()
+	if len(l.in) > keepBuffer {
+		l.in, l.r, l.w = make([]byte, linkBuffer), 0, 0
+	}
 	t.mu.Lock()
 	if t.retired || t.options.MaxIdle <= 0 {
 		t.mu.Unlock()

@@ -1,0 +1,11 @@
+package controllers
+
+import (
+	"github.com/gatehouse-dev/gatehouse/controllers/policy"
+	"github.com/gatehouse-dev/gatehouse/controllers/policy/ratelimit"
+)
+
+// Policies are the kinds of policies that are served, one line each.
+var Policies = []policy.Kind{
+	ratelimit.Kind,
+}

@@ -19,7 +19,10 @@ import (
 )
 
 // pages are a filter's: "panic" panics, and all others say what they were asked.
-type pages struct{ done atomic.Int64 }
+type pages struct {
+	done atomic.Int64
+	last atomic.Value // the reason that the last one ended with
+}
 
 func (p *pages) Serve(ex *message.Exchange) {
 	switch ex.Request.Target.Path {
@@ -32,7 +35,10 @@ func (p *pages) Serve(ex *message.Exchange) {
 	}
 }
 
-func (p *pages) Done(*message.Exchange) { p.done.Add(1) }
+func (p *pages) Done(ex *message.Exchange) {
+	p.last.Store(ex.Outcome.Reason)
+	p.done.Add(1)
+}
 
 func started(t *testing.T, o Options) (public, local string) {
 	t.Helper()
@@ -209,9 +215,9 @@ func TestAPageOfAFilterEndsOnceWhateverHappens(t *testing.T) {
 	if status, head, _ := ask(t, local, "GET", "/filters/ratelimit/x"); status != 200 || head.Get("X-Filter") != "ratelimit" {
 		t.Errorf("%d %v", status, head)
 	}
-	for _, path := range []string{"panic", "silent"} {
-		if status, _, _ := ask(t, local, "GET", "/filters/ratelimit/"+path); status != 500 {
-			t.Errorf("%s: %d", path, status)
+	for path, want := range map[string]message.Reason{"panic": message.ReasonPanic, "silent": message.ReasonInternal} {
+		if status, _, _ := ask(t, local, "GET", "/filters/ratelimit/"+path); status != 500 || p.last.Load() != want {
+			t.Errorf("%s: %d, %v", path, status, p.last.Load())
 		}
 	}
 	if got := p.done.Load(); got != 3 {

@@ -21,11 +21,11 @@ func (a *Admin) page(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		if recover() != nil {
 			ex.Outcome.Reason = message.ReasonPanic
-			w.WriteHeader(http.StatusInternalServerError)
+			text(w, http.StatusInternalServerError, message.ReasonPanic.Text()+"\n")
 		}
+		handler.Done(ex)
 		ex.Cancel(errors.New("the page was shown"))
 	}()
-	defer handler.Done(ex)
 	handler.Serve(ex)
 	show(w, ex)
 }

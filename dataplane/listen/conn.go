@@ -21,16 +21,32 @@ import (
 // its end.
 type conn struct {
 	*net.TCPConn
-	listen  *Listen
-	info    *message.Conn
-	metrics *telemetry.Gateway
-	group   atomic.Pointer[group] // nil until the handshake is done
-	gone    atomic.Bool           // set before the last look at group: whoever joins after that finds it
-	once    sync.Once
+	listen   *Listen
+	info     *message.Conn
+	metrics  *telemetry.Gateway
+	group    atomic.Pointer[group] // nil until the handshake is done
+	entering atomic.Bool           // it has a group, whose server may not know it yet
+	gone     atomic.Bool           // set before the last look at group: whoever joins after that finds it
+	once     sync.Once
 }
 
 // NetConn is the bare socket, as tls.Conn.NetConn is: for splice, which looks for a *net.TCPConn.
 func (c *conn) NetConn() net.Conn { return c.TCPConn }
+
+// Read notices that the server has taken the connection: Serve may not return before the connection's end.
+func (c *conn) Read(b []byte) (int, error) {
+	if c.entering.Load() {
+		c.entered()
+	}
+	return c.TCPConn.Read(b)
+}
+
+// entered lets a server be shut down that waited for this connection to reach it.
+func (c *conn) entered() {
+	if c.entering.CompareAndSwap(true, false) {
+		c.group.Load().entering.Done()
+	}
+}
 
 // Close ends the connection, and its place in all books.
 func (c *conn) Close() error {
@@ -44,6 +60,7 @@ func (l *Listen) ended(c *conn) {
 	delete(l.shaking, c)
 	l.mu.Unlock()
 	c.gone.Store(true)
+	c.entered()
 	if g := c.group.Load(); g != nil {
 		g.remove(c)
 	}
@@ -110,6 +127,7 @@ func (l *Listen) serve(s *socket, c *conn, p *planned) {
 	delete(l.shaking, c)
 	l.mu.Unlock()
 	g.server.Serve(speaks, c.info)
+	c.entered()
 }
 
 func (l *Listen) handshake(c *conn, p *planned) (*terminator, *tls.Conn, error) {

@@ -17,6 +17,8 @@ type group struct {
 	proof  string
 	server message.Server
 
+	entering sync.WaitGroup // connections that the server may not know yet; none is added once it is shut
+
 	mu    sync.Mutex // guards what follows
 	conns map[*conn]struct{}
 	shut  bool // takes no more
@@ -28,10 +30,14 @@ func (g *group) add(c *conn) bool {
 	if g.shut {
 		return false
 	}
+	g.entering.Add(1)
 	c.group.Store(g)
-	if !c.gone.Load() {
-		g.conns[c] = struct{}{}
+	c.entering.Store(true)
+	if c.gone.Load() {
+		c.entered()
+		return true
 	}
+	g.conns[c] = struct{}{}
 	return true
 }
 
@@ -102,6 +108,7 @@ func (l *Listen) end(g *group) {
 	g.mu.Lock()
 	g.shut = true
 	g.mu.Unlock()
+	g.entering.Wait() // a server that is shut down before it knows of a connection would close it without a word
 	ctx := context.Background()
 	if !l.wait(0) {
 		ctx = l.final

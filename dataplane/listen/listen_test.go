@@ -36,6 +36,7 @@ import (
 type lines struct {
 	letGo chan struct{}
 	conns chan *message.Conn // every connection that is served, if there is room
+	late  atomic.Int64       // connections that came when the server was shut down
 }
 
 func newLines() *lines {
@@ -51,6 +52,7 @@ type lineServer struct {
 	mu      sync.Mutex                // guards what follows
 	conns   map[net.Conn]*atomic.Bool // busy
 	shut    bool
+	over    bool // Shutdown has returned
 	changed chan struct{}
 }
 
@@ -58,6 +60,11 @@ func (s *lineServer) Serve(nc net.Conn, info *message.Conn) {
 	defer nc.Close()
 	busy := &atomic.Bool{}
 	s.mu.Lock()
+	if s.over {
+		s.engine.late.Add(1)
+		s.mu.Unlock()
+		return
+	}
 	if s.shut {
 		info.Leave()
 	}
@@ -118,6 +125,9 @@ func (s *lineServer) Shutdown(ctx context.Context) error {
 		}
 		s.mu.Unlock()
 		if n == 0 {
+			s.mu.Lock()
+			s.over = true
+			s.mu.Unlock()
 			return nil
 		}
 		select {
@@ -166,6 +176,9 @@ func start(t *testing.T, change func(*Options)) *rig {
 	r.l = New(o)
 	t.Cleanup(func() {
 		r.shutdown(5 * time.Second)
+		if n := r.engine.late.Load(); n > 0 {
+			t.Errorf("%d connections were given to a server that had been shut down", n)
+		}
 		eventually(t, "all goroutines and descriptors are gone", func() bool {
 			return runtime.NumGoroutine() <= goroutines && openFiles(t) <= fds
 		})

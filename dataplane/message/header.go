@@ -173,9 +173,10 @@ func (h *Header) Reset() {
 	h.fields = h.fields[:0]
 }
 
+// own makes the lines the Header's own, with room for the few that a proxy adds.
 func (h *Header) own() {
 	if h.shared {
-		h.fields, h.shared = slices.Clone(h.fields), false
+		h.fields, h.shared = append(make([]Field, 0, len(h.fields)+8), h.fields...), false
 	}
 }
 

@@ -345,6 +345,9 @@ func (be *Backend) speak(r *message.Request) message.Protocol {
 
 // ReasonOf is the reason that an error of a backend carries.
 func ReasonOf(err error) message.Reason {
+	if err == nil {
+		return message.ReasonNone
+	}
 	var e *message.Error
 	if errors.As(err, &e) {
 		return e.Reason

@@ -57,6 +57,7 @@ type Request struct {
 type Response struct {
 	Status    int
 	Header    *message.Header
+	Length    int64 // as announced; −1 when it is not
 	Body      []byte
 	Trailer   *message.Header
 	Informed  []Information
@@ -269,9 +270,14 @@ func (r *Runner) respond() {
 		return
 	}
 	r.res.Status, r.res.Header, r.res.Reason = res.Status, &res.Header, res.Reason
+	r.res.Length = res.Body.Len()
+	bodyless := r.ex.Request.Method == "HEAD" || res.Status == 204 || res.Status == 304
+	if bodyless && (res.Length >= 0 || res.Body == nil) {
+		r.res.Length = res.Length
+	}
 	switch {
 	case res.Body == nil:
-	case r.ex.Request.Method == "HEAD" || res.Status == 204 || res.Status == 304:
+	case bodyless:
 		res.Body.Abort(nil)
 	default:
 		r.pull(res.Body)

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -38,11 +39,17 @@ type DataPlane struct {
 	async    *async
 
 	current atomic.Pointer[plan]
-	ready   atomic.Bool
+	state   atomic.Int32 // starting, serving or leaving
 
 	mu       sync.Mutex // one Apply at a time
 	sequence uint64
 }
+
+const (
+	starting = iota
+	serving
+	leaving
+)
 
 // plan is a snapshot, alive. A request loads it once; a connection when it is accepted.
 type plan struct {
@@ -170,12 +177,24 @@ func routeLabels(gateway snapshot.Name, k snapshot.RuleKey) telemetry.RouteLabel
 // Text is what is served, as text.
 func (d *DataPlane) Text() string { return d.current.Load().text() }
 
-// SetReady says whether others should send traffic; Ready reports it.
-func (d *DataPlane) SetReady(ready bool) { d.ready.Store(ready) }
-func (d *DataPlane) Ready() bool         { return d.ready.Load() }
+// SetReady says that what was asked to be served is served. Ready's error says why others should not send traffic (yet, or any more).
+func (d *DataPlane) SetReady() { d.state.CompareAndSwap(starting, serving) }
 
-// Leave tells clients that this replica is leaving, with each answer, while it still accepts.
-func (d *DataPlane) Leave() { d.listen.Leave() }
+func (d *DataPlane) Ready() error {
+	switch d.state.Load() {
+	case starting:
+		return errors.New("the first snapshot is not applied yet")
+	case leaving:
+		return errors.New("shutting down")
+	}
+	return nil
+}
+
+// Leave makes this replica not ready, and tells clients with each answer that it is leaving, while it still accepts.
+func (d *DataPlane) Leave() {
+	d.state.Store(leaving)
+	d.listen.Leave()
+}
 
 // Shutdown stops accepting, lets what is under way finish, and cuts the rest when ctx ends, whose error it then returns.
 func (d *DataPlane) Shutdown(ctx context.Context) error {

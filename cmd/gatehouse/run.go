@@ -75,6 +75,7 @@ func runCommand() *cobra.Command {
 
 // run serves until ctx ends, and then drains.
 func run(ctx context.Context, o runOptions, settings dataplane.Settings, stderr io.Writer) error {
+	fitIn()
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.Level(-o.verbose)}))
 	loader := source.NewLoader(o.paths)
 	first := loader.Load()
@@ -108,7 +109,7 @@ func run(ctx context.Context, o runOptions, settings dataplane.Settings, stderr 
 	watching := make(chan error, 1)
 	go func() { watching <- loop.Follow(living, loader, told.read) }()
 	<-loop.Applied()
-	plane.SetReady(true)
+	plane.SetReady()
 	log.Info("serving", "files", len(o.paths), "objects", len(first.Objects))
 
 	select {
@@ -126,7 +127,6 @@ func run(ctx context.Context, o runOptions, settings dataplane.Settings, stderr 
 
 // drain leaves as a replica should: not ready first, then patience, then the end of what is under way.
 func drain(plane *dataplane.DataPlane, settings dataplane.Settings, log *slog.Logger) {
-	plane.SetReady(false)
 	log.Info("draining", "delay", settings.DrainDelay, "timeout", settings.DrainTimeout)
 	plane.Leave()
 	time.Sleep(settings.DrainDelay)

@@ -37,6 +37,8 @@ type lines struct {
 	letGo chan struct{}
 	conns chan *message.Conn // every connection that is served, if there is room
 	late  atomic.Int64       // connections that came when the server was shut down
+	// entering, if set, is run when a connection comes, before anything else.
+	entering func()
 }
 
 func newLines() *lines {
@@ -58,6 +60,9 @@ type lineServer struct {
 
 func (s *lineServer) Serve(nc net.Conn, info *message.Conn) {
 	defer nc.Close()
+	if s.engine.entering != nil {
+		s.engine.entering()
+	}
 	busy := &atomic.Bool{}
 	s.mu.Lock()
 	if s.over {

@@ -1,11 +1,13 @@
 package listen
 
 import (
+	"bufio"
 	"crypto/tls"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -199,7 +201,7 @@ func TestABadCertificateHurtsItsListenerOnly(t *testing.T) {
 		t.Errorf("problems %v", problems)
 	}
 	r.counted(`gatehouse_certificate_expiry_timestamp_seconds{gateway="infra/gw",listener="good",secret="` +
-		lastCertificate(r, "good") + `"} ` + fmt.Sprintf("%.9e", float64(expiry(r, "good"))))
+		lastCertificate(r, "good") + `"} ` + strconv.FormatFloat(float64(expiry(r, "good")), 'g', -1, 64))
 }
 
 func TestAProblemIsNewOnce(t *testing.T) {
@@ -521,6 +523,63 @@ func TestAConnectionWithAnOldCertificateIsToldToLeaveAndOneWithoutListenerEnds(t
 	if bystander.Leaving() {
 		t.Error("a listener that did not change lost a connection")
 	}
+}
+
+// gated holds back what is written after the ClientHello until it may pass.
+type gated struct {
+	net.Conn
+	hello chan struct{} // closed when the ClientHello is out
+	pass  chan struct{}
+	n     *int
+}
+
+func (g gated) Write(b []byte) (int, error) {
+	*g.n++
+	if *g.n > 1 {
+		<-g.pass
+	}
+	n, err := g.Conn.Write(b)
+	if *g.n == 1 {
+		close(g.hello)
+	}
+	return n, err
+}
+
+func TestAHandshakeThatAnApplyOvertakesHasItsAnswerAndLeaves(t *testing.T) {
+	r := start(t, nil)
+	// Its server may be shut down before it has taken the connection: give that the time to happen.
+	r.engine.entering = func() { time.Sleep(50 * time.Millisecond) }
+	port := freePort(t)
+	r.bound(secure("gw", port, listener("gw", "https", "a.example.com", certified(t, "a.example.com"))))
+	raw, err := net.Dial("tcp", address(port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	g := gated{raw, make(chan struct{}), make(chan struct{}), new(int)}
+	secured := tls.Client(g, &tls.Config{ServerName: "a.example.com", RootCAs: authority().roots})
+	done := make(chan error)
+	go func() { done <- secured.Handshake() }()
+	<-g.hello
+	eventually(t, "the server has the ClientHello", func() bool {
+		for _, s := range r.l.sockets {
+			for _, term := range s.planned(r.current.Load()).names.exact {
+				term.mu.Lock()
+				ready := term.keysOf > 0
+				term.mu.Unlock()
+				if ready {
+					return true
+				}
+			}
+		}
+		return false
+	})
+	r.bound(secure("gw", port, listener("gw", "https", "a.example.com", certified(t, "a.example.com"))))
+	close(g.pass)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	(&client{secured, bufio.NewReader(secured)}).hears(t, "gw https close")
 }
 
 func TestAStormOfAppliesLeaksNothing(t *testing.T) {

@@ -37,6 +37,7 @@ type lines struct {
 	letGo chan struct{}
 	conns chan *message.Conn // every connection that is served, if there is room
 	late  atomic.Int64       // connections that came when the server was shut down
+	waits atomic.Int64       // requests that wait to be let go
 	// entering, if set, is run when a connection comes, before anything else.
 	entering func()
 }
@@ -46,7 +47,7 @@ func newLines() *lines {
 }
 
 func (e *lines) Open(message.Handler, message.Limits) message.Server {
-	return &lineServer{engine: e, conns: map[net.Conn]*atomic.Bool{}, changed: make(chan struct{}, 1)}
+	return &lineServer{engine: e, conns: map[net.Conn]*atomic.Bool{}, changed: make(chan struct{}, 1), cut: make(chan struct{})}
 }
 
 type lineServer struct {
@@ -56,6 +57,7 @@ type lineServer struct {
 	shut    bool
 	over    bool // Shutdown has returned
 	changed chan struct{}
+	cut     chan struct{} // closed by Close
 }
 
 func (s *lineServer) Serve(nc net.Conn, info *message.Conn) {
@@ -64,6 +66,7 @@ func (s *lineServer) Serve(nc net.Conn, info *message.Conn) {
 		s.engine.entering()
 	}
 	busy := &atomic.Bool{}
+	busy.Store(true) // a connection that is new is not idle yet, as with net/http
 	s.mu.Lock()
 	if s.over {
 		s.engine.late.Add(1)
@@ -101,7 +104,12 @@ func (s *lineServer) Serve(nc net.Conn, info *message.Conn) {
 		}
 		busy.Store(true)
 		if line == "wait\n" {
-			<-s.engine.letGo
+			s.engine.waits.Add(1)
+			select {
+			case <-s.engine.letGo:
+			case <-s.cut:
+			}
+			s.engine.waits.Add(-1)
 		}
 		s.mu.Lock()
 		leaving := info.Leaving() || s.shut
@@ -149,6 +157,11 @@ func (s *lineServer) Close() {
 	defer s.mu.Unlock()
 	for c := range s.conns {
 		c.Close()
+	}
+	select {
+	case <-s.cut:
+	default:
+		close(s.cut)
 	}
 }
 

@@ -198,7 +198,7 @@ func TestASocketThatLeftIsClosedAndItsConnectionsFinish(t *testing.T) {
 	idle.hears(t, "a plain open")
 	busy.hears(t, "a plain open")
 	fmt.Fprintln(busy, "wait")
-	eventuallyBusy(t, r, 1)
+	r.waiting()
 	r.bound(b)
 	if !idle.ended() {
 		t.Error("an idle connection stays")
@@ -213,23 +213,10 @@ func TestASocketThatLeftIsClosedAndItsConnectionsFinish(t *testing.T) {
 	}
 }
 
-// eventuallyBusy waits until n connections have a request under way.
-func eventuallyBusy(t *testing.T, r *rig, n int) {
-	t.Helper()
-	eventually(t, "requests are under way", func() bool {
-		busy := 0
-		for _, g := range r.l.groups() {
-			s := g.server.(*lineServer)
-			s.mu.Lock()
-			for _, b := range s.conns {
-				if b.Load() {
-					busy++
-				}
-			}
-			s.mu.Unlock()
-		}
-		return busy == n
-	})
+// waiting waits until a request is under way.
+func (r *rig) waiting() {
+	r.t.Helper()
+	eventually(r.t, "a request is under way", func() bool { return r.engine.waits.Load() == 1 })
 }
 
 func TestMoreConnectionsThanAllowedAreClosedAndCounted(t *testing.T) {
@@ -261,7 +248,7 @@ func TestDrainingTellsWaitsAndThenCuts(t *testing.T) {
 	told.hears(t, "a plain close")
 	dial(t, s.Key.Port).hears(t, "a plain close") // it still accepts
 	fmt.Fprintln(busy, "wait")
-	eventuallyBusy(t, r, 1)
+	r.waiting()
 
 	done := make(chan error)
 	go func() { done <- r.shutdown(10 * time.Second) }()
@@ -297,8 +284,7 @@ func TestWhatDoesNotEndInTimeIsCut(t *testing.T) {
 	r.bound(s)
 	stuck := dial(t, s.Key.Port)
 	fmt.Fprintln(stuck, "wait")
-	eventuallyBusy(t, r, 1)
-	time.AfterFunc(200*time.Millisecond, func() { close(r.engine.letGo) }) // only so that the fake's goroutine ends
+	r.waiting()
 	if err := r.shutdown(50 * time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Shutdown says %v", err)
 	}

@@ -286,8 +286,13 @@ func (r *Runner) respond() {
 
 func (r *Runner) pull(body *message.Body) {
 	if r.src.gone != nil {
-		stop := context.AfterFunc(r.ex.Context(), func() { body.Abort(errLeft) })
-		defer stop()
+		aborted := make(chan struct{})
+		stop := context.AfterFunc(r.ex.Context(), func() { body.Abort(errLeft); close(aborted) })
+		defer func() { // after Done nobody touches the body
+			if !stop() {
+				<-aborted
+			}
+		}()
 	}
 	left := body.Len()
 	for {

@@ -70,7 +70,7 @@ func (x *exchange) muchUnread() bool {
 func (x *exchange) pull(res *message.Response) {
 	body := res.Body
 	left := body.Len()
-	unwatch := func() bool { return true }
+	unwatch := func() {}
 	defer func() { unwatch() }()
 	watched := false
 	for {
@@ -80,7 +80,7 @@ func (x *exchange) pull(res *message.Response) {
 			}
 			if !watched { // a client that leaves while the source has nothing to say
 				watched = true
-				unwatch = context.AfterFunc(x.r.Context(), func() { body.Abort(&message.Error{Reason: message.ReasonClientLeft}) })
+				unwatch = x.whenClientLeaves(body)
 			}
 		}
 		p, err := body.Next()
@@ -109,6 +109,21 @@ func (x *exchange) pull(res *message.Response) {
 	}
 	if t := body.Trailer(); t != nil && t.Len() > 0 && body.Len() < 0 {
 		x.trailer(t)
+	}
+}
+
+// whenClientLeaves aborts the body when the client goes, until stop is called; after stop has returned, the body is not touched any more:
+// its memory is used for another answer.
+func (x *exchange) whenClientLeaves(body *message.Body) (stop func()) {
+	aborted := make(chan struct{})
+	unwatch := context.AfterFunc(x.r.Context(), func() {
+		defer close(aborted)
+		body.Abort(&message.Error{Reason: message.ReasonClientLeft})
+	})
+	return func() {
+		if !unwatch() {
+			<-aborted
+		}
 	}
 }
 

@@ -25,7 +25,7 @@ type Options struct {
 	Input translate.Input
 	// Endpoints says which addresses backends may have.
 	Endpoints endpoints.Options
-	// Told is called from the loop's goroutine with all statuses, after each change that was applied. It ought to return soon.
+	// Told is called from the loop's goroutine with all statuses, after each change that may have changed one. It ought to return soon.
 	Told func([]translate.Status)
 	Log  logr.Logger
 }
@@ -41,7 +41,7 @@ type Loop struct {
 	wake    chan struct{} // holds one: there is something to do
 	applied chan struct{} // closed after the first Apply
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards known and dirty
 	known map[identity]Object
 	dirty map[identity]bool // what of known changed since the last batch
 
@@ -161,7 +161,7 @@ func (l *Loop) Run(ctx context.Context) {
 	for {
 		again.Stop()
 		if l.retry > 0 {
-			again.Reset(l.retry)
+			again.Reset(time.Until(l.retryAt))
 		}
 		select {
 		case <-ctx.Done():
@@ -232,7 +232,8 @@ func (l *Loop) note(id identity, o Object) bool {
 	return true
 }
 
-// build makes the graph anew, or keeps the last one if that cannot be done: a bug of ours must not end what is being served.
+// build makes the graph anew, or keeps the last one if that cannot be done: a bug of ours must not end what is being served. It is
+// tried again with the next change.
 func (l *Loop) build() (ok bool) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -249,16 +250,17 @@ func (l *Loop) build() (ok bool) {
 // apply gives the snapshot to the data plane unless it is what is served.
 func (l *Loop) apply() difference {
 	now := newServing(l.built.Snapshot)
+	first := l.serving.snapshot == nil
 	d := now.differs(l.serving)
-	if !d.any && l.serving.snapshot != nil {
+	if !d.any && !first {
 		return d
 	}
 	now.binds = l.options.DataPlane.Apply(now.snapshot)
-	if l.serving.snapshot == nil {
-		close(l.applied)
-	}
 	l.serving = now
 	l.retryAfter(firstRetry)
+	if first {
+		close(l.applied)
+	}
 	return d
 }
 

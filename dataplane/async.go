@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"context"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -43,4 +44,12 @@ func (a *async) run(work func()) bool {
 	return true
 }
 
-func (a *async) wait() { a.wg.Wait() }
+// wait returns when all work has ended, or ctx has: a copy to a mirror is not what a process stays for.
+func (a *async) wait(ctx context.Context) {
+	done := make(chan struct{})
+	go func() { a.wg.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}

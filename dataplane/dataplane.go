@@ -85,6 +85,7 @@ func New(o Options) *DataPlane {
 	d.listen = listen.New(listen.Options{
 		Engine: o.Engine, Handler: handler{d}, Limits: limits, Handshake: s.TLSHandshake, MaxConnections: s.MaxConnections,
 		Current: func() *listen.Plan { return d.current.Load().listen }, Clock: o.Clock, Log: o.Log,
+		DrainLeft: s.DrainTimeout, Retry: -1, // whoever applies tries again what could not be bound
 	})
 	return d
 }
@@ -132,6 +133,9 @@ func (d *DataPlane) Apply(s *snapshot.Snapshot) snapshot.BindResult {
 	next := &plan{proxy: d.builder(things, handles).Build(s), text: s.String}
 	next.listen = d.listen.Prepare(things, handles, s.Sockets)
 	for _, p := range next.listen.Problems {
+		if !p.New {
+			continue
+		}
 		d.options.Log.Error("a certificate cannot be used", "listener", p.Listener, "secret", p.Secret, "error", p.Err)
 	}
 	result := d.listen.Apply(next.listen, func() { d.current.Store(next) })
@@ -152,7 +156,9 @@ func (d *DataPlane) builder(things *keep.Round, handles *telemetry.Round) proxy.
 		Env: func(rule snapshot.RuleKey) filter.Env {
 			return filter.Env{
 				Rule: rule, Keep: things, Clock: d.options.Clock, Async: d.async.run,
-				CounterOf: func(name, counter string, pairs ...string) filter.Counter { return handles.Counter(name, counter, pairs...) },
+				CounterOf: func(name, counter string, pairs ...string) filter.Counter {
+					return handles.Counter(name, counter, pairs...)
+				},
 			}
 		},
 		RouteKey: func(gateway snapshot.Name, k snapshot.RuleKey) any { return handles.Route(routeLabels(gateway, k)) },
@@ -200,6 +206,6 @@ func (d *DataPlane) Leave() {
 func (d *DataPlane) Shutdown(ctx context.Context) error {
 	err := d.listen.Shutdown(ctx)
 	d.proxy.Close()
-	d.async.wait()
+	d.async.wait(ctx)
 	return err
 }

@@ -25,7 +25,7 @@ func (g *graph) attach(r *routeNode, ref gwv1.ParentReference, gateway *gatewayN
 	p := &parentNode{ref: ref, gateway: gateway}
 	named, allowed := 0, 0
 	for _, l := range gateway.listeners {
-		if !names(ref, l) {
+		if !namesListener(ref, l) {
 			continue
 		}
 		named++
@@ -56,7 +56,7 @@ func (g *graph) attach(r *routeNode, ref gwv1.ParentReference, gateway *gatewayN
 	return p
 }
 
-func names(ref gwv1.ParentReference, l *listenerNode) bool {
+func namesListener(ref gwv1.ParentReference, l *listenerNode) bool {
 	return (ref.SectionName == nil || *ref.SectionName == "" || *ref.SectionName == l.spec.Name) && (ref.Port == nil || *ref.Port == l.spec.Port)
 }
 

@@ -15,11 +15,11 @@ import (
 
 // weigh resolves the backendRefs of a rule. One that cannot be used keeps its weight, and its share is answered with 500.
 func (g *graph) weigh(r *routeNode, rule *ruleNode, refs []gwv1.HTTPBackendRef, field string) {
-	total := uint32(0)
+	total := uint64(0)
 	for i, ref := range refs {
 		at := fmt.Sprintf("%s.backendRefs[%d]", field, i)
 		weight := uint32(max(0, value(ref.Weight, 1)))
-		total += weight
+		total += uint64(weight)
 		b := snapshot.WeightedBackend{Weight: weight}
 		b.Filters = g.attemptFilters(rule, ref.Filters, at)
 		backend, p := g.follow(r, ref.BackendObjectReference, at)

@@ -316,6 +316,28 @@ data: {tls.crt: CERTIFICATE(a.example.com), tls.key: KEY(0)}
 	}
 }
 
+func BenchmarkBuild(b *testing.B) {
+	for _, routes := range []int{100, 5000} {
+		b.Run(fmt.Sprint(routes, " routes on one listener"), func(b *testing.B) {
+			all := familyOf(snapshot.Name{Namespace: "infra", Name: "gw"}, 8080)
+			for i := range routes {
+				family := familyOf(snapshot.Name{Namespace: "infra", Name: fmt.Sprint("r", i)}, 8080)
+				route := family[1].(*gwv1.HTTPRoute)
+				route.Spec.ParentRefs[0].Name = "gw"
+				route.Spec.Hostnames = []gwv1.Hostname{gwv1.Hostname(fmt.Sprintf("r%d.example.com", i))}
+				all = append(all, route, family[2])
+			}
+			class := &gwv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: "gatehouse"}}
+			class.Spec.ControllerName = "gatehouse.dev/gateway-controller"
+			in := inputOf(append(all, class))
+			b.ReportAllocs()
+			for b.Loop() {
+				translate.Build(in)
+			}
+		})
+	}
+}
+
 func TestSupportedFeaturesAreSortedAndKnown(t *testing.T) {
 	in := parse(t, around)
 	status := translate.Build(in).Statuses(translate.Facts{})[0].Value.(gwv1.GatewayClassStatus)
@@ -379,15 +401,16 @@ spec:
 func TestNamesThatLookAlikeNeverMix(t *testing.T) {
 	parts := []string{"a", "b", "a-b", "b-a", "a-a", "a--b", "a-b-a", "b-a-b", "a.b", "b.a", "aa"}
 	pairs := 0
-	for pairs < 10_000 {
+	for tries := 0; pairs < 10_000; {
 		for _, n1 := range parts {
 			for _, m1 := range parts {
 				for _, n2 := range parts {
-					m2 := parts[pairs%len(parts)]
-					pairs++
+					m2 := parts[tries%len(parts)]
+					tries++
 					if (n1 == n2 && m1 == m2) || strings.Contains(n1+n2, ".") {
 						continue // one object, or no name of a namespace
 					}
+					pairs++
 					checkNeverMixed(t, snapshot.Name{Namespace: n1, Name: m1}, snapshot.Name{Namespace: n2, Name: m2})
 				}
 			}

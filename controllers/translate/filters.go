@@ -139,6 +139,9 @@ func (r *ruleNode) redirect(f gwv1.HTTPRequestRedirectFilter, field string) (sna
 	if p != nil {
 		return nil, p
 	}
+	if port := value(f.Port, 1); port < 1 || port > 65535 {
+		return nil, wrong(field+".port", gwv1.RouteReasonUnsupportedValue, "%d is not a port", port)
+	}
 	return check(field, redirect.Config{
 		Scheme:   value(f.Scheme, ""),
 		Hostname: string(value(f.Hostname, "")),

@@ -89,9 +89,9 @@ func noteListenerSets(o *gwv1.Gateway) *problem {
 // bindAddresses finds where the listeners bind. Behind a Service (with recorded pod ports) that is everywhere in the pod, and the
 // addresses of the spec are the Service's.
 func (g *graph) bindAddresses(n *gatewayNode) {
-	everywhere := []netip.Addr{{}}
+	all := []netip.Addr{{}}
 	if g.in.PodPorts != nil {
-		n.addresses = everywhere
+		n.addresses = all
 		return
 	}
 	asked := 0
@@ -108,7 +108,7 @@ func (g *graph) bindAddresses(n *gatewayNode) {
 		n.addresses = append(n.addresses, addr)
 	}
 	if asked == 0 {
-		n.addresses = everywhere
+		n.addresses = all
 	}
 }
 

@@ -74,7 +74,12 @@ func compareAge(a, b metav1.Object) int {
 }
 
 // compareNames orders as the Gateway API does: alphabetically by "namespace/name".
-func compareNames(a, b snapshot.Name) int { return cmp.Compare(a.String(), b.String()) }
+func compareNames(a, b snapshot.Name) int {
+	if a.Namespace == b.Namespace {
+		return cmp.Compare(a.Name, b.Name)
+	}
+	return cmp.Compare(a.Namespace+"/", b.Namespace+"/")
+}
 
 func named[T metav1.Object](objects []T) map[snapshot.Name]T {
 	m := make(map[snapshot.Name]T, len(objects))

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"slices"
 
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
 	"github.com/gatehouse-dev/gatehouse/controllers/policy"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
@@ -67,12 +69,18 @@ func (g *graph) listeners(n *gatewayNode, port uint16) (snapshot.Protocol, []*sn
 		}
 	}
 	for _, l := range n.listeners {
-		if l.port == port && l.protocol == protocol && !hostnames[l.hostname] {
+		if l.port == port && l.shares(protocol) && !hostnames[l.hostname] {
 			hostnames[l.hostname] = true
-			out = append(out, closedListener(l))
+			out = append(out, closedListener(l, protocol))
 		}
 	}
 	return protocol, out
+}
+
+// shares reports whether the listener's hostname is one of a socket of that protocol. A TLS listener, which is not served, has a server
+// name to itself all the same: its neighbours must not end the TLS that was to be passed through.
+func (l *listenerNode) shares(protocol snapshot.Protocol) bool {
+	return l.protocol == protocol || l.spec.Protocol == gwv1.TLSProtocolType && protocol == snapshot.HTTPS
 }
 
 func (g *graph) listener(l *listenerNode) *snapshot.Listener {
@@ -86,9 +94,9 @@ func (g *graph) listener(l *listenerNode) *snapshot.Listener {
 }
 
 // closedListener answers 500 to all. An HTTPS one has no certificate, so that no handshake for its names comes to an end.
-func closedListener(l *listenerNode) *snapshot.Listener {
+func closedListener(l *listenerNode, protocol snapshot.Protocol) *snapshot.Listener {
 	out := &snapshot.Listener{Key: l.key, Hostname: l.hostname, Deny: failure(message.ReasonRouteInvalid, "the listener is not valid; the Gateway's status says why")}
-	if l.protocol == snapshot.HTTPS {
+	if protocol == snapshot.HTTPS {
 		out.TLS = &snapshot.TLS{}
 	}
 	return out

@@ -40,6 +40,9 @@ func Build(configs []snapshot.Filter, env Env, pre bool, panicked func(filter st
 			env.Counter = func(counter string, pairs ...string) Counter { return env.CounterOf(name, counter, pairs...) }
 		}
 		faces, err := build(config, env)
+		if err == nil && faces.Conn != nil {
+			err = errors.New("it wants to see connections, which is not built yet") // left out, it would fail open
+		}
 		if err != nil {
 			return nil, fmt.Errorf("filter %s: %w", s.FilterName(), err)
 		}
@@ -101,7 +104,8 @@ func (c *Chain) Request(ex *message.Exchange) (met int, v Verdict) {
 }
 
 // Response runs the response faces of the first met filters, in reverse. A face that answers or fails replaces the answer, and those
-// further out see the new one: fail makes it.
+// further out see the new one: fail makes it. The answer of a backend that a face has replaced is dropped at the end of the exchange,
+// by the proxy: the new one may go on with its body.
 func (c *Chain) Response(ex *message.Exchange, met int, fail func(message.Reason, string) *message.Response) {
 	if c == nil {
 		return
@@ -110,8 +114,16 @@ func (c *Chain) Response(ex *message.Exchange, met int, fail func(message.Reason
 		if i >= met {
 			continue
 		}
-		if reason, detail, failed := c.callResponse(i, ex).Failed(); failed {
-			ex.Response.Body.Abort(nil)
+		before := ex.Response
+		v := c.callResponse(i, ex)
+		if ex.Response == nil {
+			ex.Response, v = before, Fail(message.ReasonFilterFailed, "filter "+c.filters[i].name+" took the answer away")
+		}
+		if v.Answered() && ex.Response != before {
+			ex.Response.Origin = message.OriginFilter
+		}
+		if reason, detail, failed := v.Failed(); failed {
+			ex.Response.Drop(nil)
 			ex.Response = fail(reason, detail)
 		}
 	}
@@ -132,6 +144,12 @@ func (c *Chain) Attempt(at *message.Attempt) Verdict {
 
 // HasAttempt reports whether any filter acts on attempts.
 func (c *Chain) HasAttempt() bool { return c != nil && len(c.attempt) > 0 }
+
+// OnlyAttempt reports whether no filter acts on anything but attempts: what stands on a backendRef must be so, since it belongs to no
+// exchange, and has no slots in it.
+func (c *Chain) OnlyAttempt() bool {
+	return c == nil || len(c.request)+len(c.response)+len(c.done) == 0
+}
 
 // Done runs every done face, whatever the others do.
 func (c *Chain) Done(ex *message.Exchange) {

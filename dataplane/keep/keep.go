@@ -71,9 +71,7 @@ func (r *Round) get(key any, create func() any) any {
 		t = &thing{ready: make(chan struct{}), round: r.n}
 		s.things[key] = t
 		s.mu.Unlock()
-		t.value = create()
-		close(t.ready)
-		return t.value
+		return s.make(key, t, create)
 	}
 	t.round = r.n
 	revive := !t.retired.IsZero()
@@ -84,6 +82,20 @@ func (r *Round) get(key any, create func() any) any {
 	if x, ok := t.value.(Retirer); ok && revive {
 		x.Revive()
 	}
+	return t.value
+}
+
+// make makes the thing. A create that panics leaves nothing behind: whoever asks next makes it, instead of waiting for ever.
+func (s *Store) make(key any, t *thing, create func() any) any {
+	defer func() {
+		if t.value == nil {
+			s.mu.Lock()
+			delete(s.things, key)
+			s.mu.Unlock()
+		}
+		close(t.ready)
+	}()
+	t.value = create()
 	return t.value
 }
 

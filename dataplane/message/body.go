@@ -64,8 +64,8 @@ func (b *Budget) Left() int64    { return b.left.Load() }
 func (b *Budget) Refused() int64 { return b.refused.Load() }
 
 // Body is a message's content. It is pulled like its Source, can be buffered once for all who ask, and can keep a prefix while it
-// streams, so that another attempt or a mirror can read it again. One goroutine at a time uses a Body; Abort alone may come from
-// another one.
+// streams, so that another attempt or a mirror can read it again. One goroutine at a time uses a Body; Abort and Ended alone may come
+// from another one.
 type Body struct {
 	src    Source
 	length int64
@@ -78,6 +78,8 @@ type Body struct {
 	passed  int64  // bytes pulled from src
 	taken   int64  // bytes taken from the budget
 	end     error  // what src ended with
+	ended   uint32 // 1: src has come to io.EOF; atomic, and no atomic.Bool since bodies are moved before their use
+	inner   *Body  // what was wrapped, whose memory is given back with this one's
 	touched bool   // wrapped or buffered: its bytes need not be src's
 }
 
@@ -110,8 +112,16 @@ func (b *Body) Passed() int64 {
 	return b.passed
 }
 
-// Ended reports whether the source has come to its end, with io.EOF.
-func (b *Body) Ended() bool { return b == nil || b.end == io.EOF }
+// Ended reports whether the source has come to its end, with io.EOF. Any goroutine may ask: one who hears yes sees all that was read.
+func (b *Body) Ended() bool { return b == nil || atomic.LoadUint32(&b.ended) == 1 }
+
+// over notes what the source ended with.
+func (b *Body) over(err error) {
+	b.end = err
+	if err == io.EOF {
+		atomic.StoreUint32(&b.ended, 1)
+	}
+}
 
 // Next, More, Trailer and Abort make a Body a Source.
 func (b *Body) Next() ([]byte, error) {
@@ -129,7 +139,7 @@ func (b *Body) pull() ([]byte, error) {
 	}
 	p, err := b.src.Next()
 	if err != nil {
-		b.end = err
+		b.over(err)
 		return nil, err
 	}
 	b.passed += int64(len(p))
@@ -191,7 +201,7 @@ func (b *Body) Abort(err error) {
 
 // Release gives the memory of the body back to the budget. The engine calls it once, after Done.
 func (b *Body) Release() {
-	if b != nil {
+	for ; b != nil; b = b.inner {
 		b.held = false
 		b.dropKept()
 	}
@@ -218,15 +228,17 @@ func (b *Body) Held() (content []byte, ok bool) {
 
 // Rewind starts again from the first byte. It reports false, and does nothing, when a byte that was pulled is not held any more.
 func (b *Body) Rewind() bool {
-	if b == nil {
-		return true
-	}
-	if !b.held && b.passed > 0 {
+	if !b.Rewindable() {
 		return false
 	}
-	b.pos = 0
+	if b != nil {
+		b.pos = 0
+	}
 	return true
 }
+
+// Rewindable reports what Rewind would.
+func (b *Body) Rewindable() bool { return b == nil || b.held || b.passed == 0 }
 
 // Buffer reads all of the body, once, and returns it; all who ask share the same bytes and must not change them. With ErrTooLarge or
 // ErrNoBudget nothing is lost: the body then streams on, what was read in front. Limit is in bytes. A nil body is empty.
@@ -247,7 +259,7 @@ func (b *Body) Buffer(limit int) ([]byte, error) {
 	for b.end == nil {
 		p, err := b.src.Next()
 		if err != nil {
-			b.end = err
+			b.over(err)
 			break
 		}
 		b.passed += int64(len(p))
@@ -279,16 +291,18 @@ func (b *Body) front(p []byte) {
 // Replace makes the body these bytes; what is left of the old one is given up.
 func (b *Body) Replace(content []byte) {
 	b.src.Abort(nil)
-	b.dropKept()
+	b.Release()
 	*b = Body{src: &bytesSource{content}, length: int64(len(content)), budget: b.budget, held: true, touched: true}
 }
 
 // Wrap puts f around the source; length is the new one in bytes, −1 when unknown. It must be called before the first Next, and after
 // any Buffer (whose bytes then pass through f).
 func (b *Body) Wrap(f func(Source) Source, length int64) {
-	inner := *b
+	inner := new(Body)
+	*inner = *b
 	inner.pos = 0
-	*b = Body{src: f(&inner), length: length, budget: b.budget, held: true, keeping: b.keeping, touched: true}
+	inner.keeping = len(inner.kept) // who wants to read again keeps what comes out of f, and it is not held twice
+	*b = Body{src: f(inner), length: length, budget: b.budget, held: true, keeping: b.keeping, inner: inner, touched: true}
 }
 
 // Watch puts w between the body and its source, which it returns: w passes every piece on as it is, and only looks. Before the first
@@ -320,4 +334,4 @@ func (s *bytesSource) Next() ([]byte, error) {
 }
 func (s *bytesSource) More() bool       { return len(s.rest) > 0 }
 func (s *bytesSource) Trailer() *Header { return nil }
-func (s *bytesSource) Abort(error)      { s.rest = nil }
+func (s *bytesSource) Abort(error)      {} // nothing waits, and another goroutine may call it

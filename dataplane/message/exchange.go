@@ -82,6 +82,17 @@ type Response struct {
 	Detail string // for the log: the cause behind Reason; never sent to a client
 }
 
+// Drop gives up an answer that nobody will get: its body is aborted, the backend's side of its tunnel is closed. A nil one is none.
+func (r *Response) Drop(err error) {
+	switch {
+	case r == nil:
+	case r.Tunnel != nil:
+		r.Tunnel(nil)
+	default:
+		r.Body.Abort(err)
+	}
+}
+
 // Respond returns an answer of ours with a short text body.
 func Respond(origin Origin, status int, contentType, text string) *Response {
 	r := &Response{Status: status, Origin: origin, Length: -1, Body: BodyOf([]byte(text))}
@@ -101,7 +112,7 @@ type Outcome struct {
 
 // Handler is what an engine calls. Serve returns with a final ex.Response; the engine writes its head, pulls its body, fills
 // ex.Outcome, and calls Done exactly once, from a defer: after the last byte, a client that left, a panic in Serve, or the end of a
-// tunnel days later.
+// tunnel days later. After Done nobody touches the exchange any more, its bodies included: their memory serves the next one.
 //
 // What an engine refuses by itself (bad framing, host or target, a head that is too large or too slow, 405, an announced body over
 // the limit) never meets Serve: only Done is called, with ex.Response set, its Reason telling why, and ex.State nil. As much of the
@@ -170,7 +181,7 @@ type TLSState struct {
 	CipherSuite  uint16
 	ALPN         string
 	Resumed      bool
-	Fingerprint  string // of the listener's TLS settings at the handshake (contracts 20)
+	Fingerprint  string // of what the handshake proved: listener, least version; not of certificates (listen.Plan.Fingerprint)
 	Certificates []*x509.Certificate
 }
 

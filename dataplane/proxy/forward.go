@@ -3,7 +3,9 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -63,8 +65,9 @@ func (l *life) attempts() *message.Response {
 		}
 		if err == nil {
 			reason = message.ReasonNone
-			l.giveUp()
+			l.giveUp(errGivenUp)
 		}
+		l.rewind()
 		if !l.pause(r.retry.Backoff) {
 			return l.broken(context.Cause(l.context()), l.causeReason(message.ReasonClientLeft))
 		}
@@ -95,11 +98,8 @@ func (l *life) try(n int) error {
 	}
 	err := l.target.backend.Do(ctx, at)
 	if timer != nil && !timer.Stop() && err == nil {
-		// The timer fired while the answer came: its body would break off, so the attempt has failed.
-		at.Response.Body.Abort(errAttemptTimeout)
-		if at.Finished != nil {
-			at.Finished(errAttemptTimeout)
-		}
+		// The timer fired while the answer came: too late is too late.
+		l.giveUp(errAttemptTimeout)
 		err = errAttemptTimeout
 	}
 	if err != nil && ctx.Err() != nil {
@@ -137,41 +137,44 @@ func (l *life) causeReason(otherwise message.Reason) message.Reason {
 
 // again decides whether a failed attempt, or an answer with a listed code (err nil), may be followed by another one.
 func (l *life) again(err error, reason message.Reason) bool {
-	at, r := &l.attempt, l.rule
-	switch reason {
-	case message.ReasonRequestTimeout, message.ReasonClientLeft, message.ReasonBodyTooLarge, message.ReasonBodyTimeout,
-		message.ReasonNoEndpoint, message.ReasonEndpointsPending, message.ReasonTLSFailed, message.ReasonPanic, message.ReasonShutdown:
-		if err != nil {
-			return false
-		}
-	}
-	if err != nil && at.Sent == message.SentNothing {
-		return at.Endpoint.IsValid() && l.ex.Request.Body.Rewind()
-	}
-	return r.mayResend(&l.ex.Request) && l.ex.Request.Upgrade == "" && l.rewind()
-}
-
-// rewind makes the request body start again; what is still being sent of it must have stopped.
-func (l *life) rewind() bool {
-	b := l.ex.Request.Body
-	if b == nil {
-		return true
-	}
-	if !b.Ended() {
+	at, q := &l.attempt, &l.ex.Request
+	if err != nil && !elsewhere(reason) {
 		return false
 	}
-	for _, join := range l.joins {
-		join()
+	if err != nil && at.Sent == message.SentNothing {
+		return at.Endpoint.IsValid() && q.Body.Rewindable()
 	}
-	return b.Rewind()
+	// A body that has not come to its end may still be read for the attempt that failed.
+	return l.rule.mayResend(q) && q.Upgrade == "" && q.Body.Ended() && q.Body.Rewindable()
 }
 
-// giveUp drops the answer of an attempt that is tried again.
-func (l *life) giveUp() {
-	l.attempt.Response.Body.Abort(errGivenUp)
-	if f := l.attempt.Finished; f != nil {
-		f(errGivenUp)
+// elsewhere reports whether another endpoint may do better: what went wrong lies on the way to this one. The client, a filter, a
+// timeout of the whole and the lack of endpoints go with the request wherever it is sent; so does TLS, which is the backend's setting.
+func elsewhere(reason message.Reason) bool {
+	switch reason {
+	case message.ReasonConnectFailed, message.ReasonConnectTimeout, message.ReasonUpstreamReset, message.ReasonUpstreamProtocol,
+		message.ReasonAttemptTimeout:
+		return true
 	}
+	return false
+}
+
+// rewind makes the request body start again, once nothing of the attempts before reads it: their connections are gone, so that waits
+// for nobody. Again has said that it can be.
+func (l *life) rewind() {
+	l.join()
+	l.ex.Request.Body.Rewind()
+}
+
+// giveUp drops the answer of an attempt that does not count.
+func (l *life) giveUp(why error) {
+	at := &l.attempt
+	at.Response.Drop(why)
+	if f := at.Finished; f != nil {
+		at.Finished = nil
+		f(why)
+	}
+	at.Response = nil
 }
 
 // pause waits between two attempts, with a little jitter; false when the exchange ended meanwhile.
@@ -195,10 +198,24 @@ func (l *life) accept() *message.Response {
 	r := l.attempt.Response
 	l.finished = l.attempt.Finished
 	r.Origin = message.OriginUpstream
+	if failed := l.runOnResponse(r); failed != nil {
+		return l.broken(failed, message.ReasonPanic) // done drops the backend's
+	}
+	return r
+}
+
+// runOnResponse runs what attempt faces left for the answer that counts, the last first. A panic fails this exchange and no other.
+func (l *life) runOnResponse(r *message.Response) (failed error) {
+	defer func() {
+		if p := recover(); p != nil {
+			failed = fmt.Errorf("on the answer of an attempt: %v", p)
+			l.p.options.Log.Error("a filter panicked", "filter", "of an attempt", "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
 	for _, face := range slices.Backward(l.attempt.OnResponse) {
 		face(r)
 	}
-	return r
+	return nil
 }
 
 // broken is the answer when no attempt had one.

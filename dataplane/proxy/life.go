@@ -70,13 +70,10 @@ func (l *life) done() {
 	if r := l.ex.Response; r != nil {
 		r.Body.Abort(failure)
 	}
+	l.dropReplaced(failure)
 	if len(l.joins) > 0 {
-		if b := l.ex.Request.Body; !b.Ended() {
-			b.Abort(failure)
-		}
-		for _, join := range l.joins {
-			join()
-		}
+		l.ex.Request.Body.Abort(failure)
+		l.join()
 	}
 	if l.cancel != nil {
 		l.cancel(context.Canceled)
@@ -85,6 +82,24 @@ func (l *life) done() {
 	l.mirrorBodies()
 	l.chain.Done(l.ex)
 	l.pre.Done(l.ex)
+}
+
+// dropReplaced gives up the backend's answer when the client got another one: of a filter, or of the engine after a panic.
+func (l *life) dropReplaced(failure error) {
+	theirs, sent := l.attempt.Response, l.ex.Response
+	switch {
+	case theirs == nil || theirs == sent:
+	case theirs.Tunnel == nil || sent == nil || sent.Tunnel == nil:
+		theirs.Drop(failure)
+	}
+}
+
+// join waits until nothing sends the request body any more.
+func (l *life) join() {
+	for _, join := range l.joins {
+		join()
+	}
+	l.joins = l.joins[:0]
 }
 
 // finish ends the attempt that gave the answer.

@@ -81,22 +81,24 @@ func (l *life) send(m *mirror, content []byte) {
 		if err := m.backend.Do(ctx, at); err != nil {
 			return
 		}
-		drain(at)
+		drain(ctx, at)
 	})
 	if !sent {
 		m.dropped.Add(1)
 	}
 }
 
-// drain reads an answer to its end, so that its connection can serve again.
-func drain(at *message.Attempt) {
+// drain reads an answer to its end, so that its connection can serve again, but not beyond ctx: it may never end.
+func drain(ctx context.Context, at *message.Attempt) {
 	var err error
 	if b := at.Response.Body; b != nil {
+		stop := context.AfterFunc(ctx, func() { b.Abort(ctx.Err()) })
 		for err == nil {
 			_, err = b.Next()
 		}
-		b.Abort(nil)
+		stop()
 	}
+	at.Response.Drop(nil)
 	if err == io.EOF {
 		err = nil
 	}

@@ -203,6 +203,10 @@ func (w *work) share(rule string, key snapshot.RuleKey, b snapshot.WeightedBacke
 		return out
 	}
 	out.chain = w.chain(rule+" backend "+out.name, b.Filters, key, false)
+	if out.chain.Len() > 0 && !out.chain.OnlyAttempt() { // its other faces would never be asked, and might be what guards the backend
+		w.Problem(rule, fmt.Errorf("a filter on backend %s acts on more than attempts", b.Ref))
+		out.chain = &chain{broken: true}
+	}
 	out.backend = w.backends[b.Ref]
 	switch {
 	case out.chain.broken:
@@ -303,13 +307,8 @@ var errRuleGone = &message.Error{Reason: message.ReasonRuleGone}
 
 // Applied tells the proxy that this plan serves now: streams whose rule is gone, or whose access rules changed, end after the grace.
 func (p *Proxy) Applied(plan *Plan) {
-	p.streams.sweep(func(s *stream) {
-		if plan.has(s.live, s.security) {
-			s.doomed.Store(0)
-			return
-		}
-		s.doomed.CompareAndSwap(0, p.options.Clock().Add(p.options.StreamGrace).UnixNano())
-	})
+	p.streams.plan.Store(plan)
+	p.streams.sweep(func(s *stream) { p.streams.judge(s, plan) })
 }
 
 var errIdle = &message.Error{Reason: message.ReasonResponseTruncated, Err: errors.New("nothing came for the time that a stream may idle")}

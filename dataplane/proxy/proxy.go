@@ -57,11 +57,11 @@ func New(options Options) *Proxy {
 		options.Log = slog.New(slog.DiscardHandler)
 	}
 	p := &Proxy{options: options, trust: trust{options.TrustedProxies}}
-	p.streams.start(options.Clock, options.StreamIdle)
+	p.streams.start(options.Clock, options.StreamIdle, options.StreamGrace)
 	return p
 }
 
-// Close cuts what is under way and ends the proxy's own goroutine.
+// Close ends the proxy's own goroutine: nothing idles or loses its rule after it. What is under way is for whoever cuts connections.
 func (p *Proxy) Close() { p.streams.stop() }
 
 // Serve finds the answer to an exchange, on this plan.

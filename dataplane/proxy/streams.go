@@ -14,8 +14,10 @@ import (
 type streams struct {
 	shards [16]shard
 	next   atomic.Uint32
+	plan   atomic.Pointer[Plan] // that serves; nil before the first
 	clock  func() time.Time
 	idle   time.Duration
+	grace  time.Duration
 	quit   chan struct{}
 	gone   chan struct{}
 }
@@ -41,8 +43,8 @@ type stream struct {
 
 func (s *stream) registered() bool { return s.shard != nil }
 
-func (r *streams) start(clock func() time.Time, idle time.Duration) {
-	r.clock, r.idle = clock, idle
+func (r *streams) start(clock func() time.Time, idle, grace time.Duration) {
+	r.clock, r.idle, r.grace = clock, idle, grace
 	r.quit, r.gone = make(chan struct{}), make(chan struct{})
 	go r.run()
 }
@@ -100,7 +102,20 @@ func (r *streams) add(s *stream) {
 		sh.head.prev = s
 	}
 	sh.head = s
+	// The plan may have changed while the head was awaited. Under the lock: either this sees the new plan, or its sweep the stream.
+	if now := r.plan.Load(); now != nil {
+		r.judge(s, now)
+	}
 	sh.mu.Unlock()
+}
+
+// judge gives a stream its grace if the plan does not let it stay, and takes it back if it does again.
+func (r *streams) judge(s *stream, now *Plan) {
+	if now.has(s.live, s.security) {
+		s.doomed.Store(0)
+		return
+	}
+	s.doomed.CompareAndSwap(0, r.clock().Add(r.grace).UnixNano())
 }
 
 // remove takes the stream out; after it returns, cut is not called any more.
@@ -158,6 +173,9 @@ func (l *life) watchTunnel(r *message.Response) {
 		}
 	}
 	r.Tunnel = func(client message.Tunnel) message.Outcome {
+		if client == nil {
+			return run(nil)
+		}
 		mu.Lock()
 		closer = client
 		early := reason

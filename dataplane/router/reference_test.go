@@ -27,6 +27,9 @@ func referenceMatch(hosts []Host[string], r *message.Request) string {
 			continue
 		}
 		for _, e := range h.Entries {
+			if e.Path.GRPC && !strings.HasPrefix(r.Header.Get("content-type"), "application/grpc") {
+				continue
+			}
 			if !referencePath(e.Path, r.Target.Path) || e.Method != "" && e.Method != r.Method {
 				continue
 			}
@@ -207,6 +210,9 @@ func (w world) request(t testing.TB) *message.Request {
 	var fields []string
 	for range w.IntN(4) {
 		fields = append(fields, pick(w, "X-A", "x-b", "x-c")+": "+pick(w, "1", "2", "1, 2", "x y"))
+	}
+	if w.IntN(2) == 0 {
+		fields = append(fields, "content-type: application/grpc")
 	}
 	return request(t, line, fields...)
 }

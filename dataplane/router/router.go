@@ -59,7 +59,8 @@ const (
 type Path struct {
 	Kind  Kind
 	Value string
-	// GRPC says that the path is "/service/method", a part of it, or a regular expression of that form.
+	// GRPC says that the path is "/service/method", a part of it, or a regular expression of that form, and that only gRPC matches: a
+	// GRPCRoute without matches must not swallow the plain requests of a host that it shares with an HTTPRoute.
 	GRPC bool
 }
 
@@ -196,7 +197,7 @@ func wholePath(pattern string) (re *regexp.Regexp, literal string, err error) {
 
 // serves reports whether all but the path holds.
 func (e *entry[P]) serves(r *message.Request, method string) bool {
-	if e.Method != "" && e.Method != method {
+	if e.Method != "" && e.Method != method || e.Path.GRPC && !r.GRPC() {
 		return false
 	}
 	for i := range e.headers {

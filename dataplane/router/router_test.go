@@ -266,7 +266,7 @@ func TestTheOrderOfEntries(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := request(t, "GET h/a/b/c?q0=1&q1=1&q2=1", "x-0: 1", "x-1: 1", "x-2: 1")
+			r := request(t, "GET h/a/b/c?q0=1&q1=1&q2=1", "x-0: 1", "x-1: 1", "x-2: 1", "content-type: application/grpc")
 			for i := range entries {
 				entries[i].Payload = fmt.Sprint(i)
 				if found(table(t, entries[i]), r) == "-" {
@@ -294,8 +294,20 @@ func TestOfEqualsTheFirstServes(t *testing.T) {
 			path = "/s/a"
 		}
 		tab := table(t, Entry[string]{Path: p, Payload: "old"}, Entry[string]{Path: p, Payload: "new"})
-		if got := found(tab, request(t, "GET h"+path)); got != "old" {
+		if got := found(tab, request(t, "GET h"+path, "content-type: application/grpc")); got != "old" {
 			t.Errorf("%+v: %s", p, got)
+		}
+	}
+}
+
+func TestOnlyGRPCMatchesAGRPCEntry(t *testing.T) {
+	tab := table(t, Entry[string]{Path: grpc(prefix("")), Payload: "grpc"}, Entry[string]{Path: prefix("/"), Payload: "http"})
+	for contentType, want := range map[string]string{
+		"application/grpc": "grpc", "application/grpc+proto": "grpc", "application/grpc-web": "http", "application/json": "http", "": "http",
+	} {
+		r := request(t, "POST h/s/m", "content-type: "+contentType)
+		if got := found(tab, r); got != want {
+			t.Errorf("%q: %s, want %s", contentType, got, want)
 		}
 	}
 }

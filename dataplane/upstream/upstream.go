@@ -297,9 +297,7 @@ func (be *Backend) Do(ctx context.Context, at *message.Attempt) error {
 	f := newFlight()
 	ep.Active.Add(1)
 	f.endpoint, f.record = ep, be.handle.Begin(at)
-	err := ep.transport(at.Conn).RoundTrip(ctx, at)
-	f.record.Answered(err)
-	if err != nil {
+	if err := f.speak(ctx, at); err != nil {
 		f.end(err)
 		return err
 	}
@@ -323,6 +321,22 @@ func newFlight() *flight {
 	f := new(flight)
 	f.finish = f.end
 	return f
+}
+
+var errPanicked = &message.Error{Reason: message.ReasonPanic}
+
+// speak makes the attempt. A transport that panics must not leave its endpoint looking busy for ever.
+func (f *flight) speak(ctx context.Context, at *message.Attempt) (err error) {
+	returned := false
+	defer func() {
+		if !returned {
+			f.end(errPanicked)
+		}
+	}()
+	err = f.endpoint.transport(at.Conn).RoundTrip(ctx, at)
+	f.record.Answered(err)
+	returned = true
+	return err
 }
 
 func (f *flight) end(err error) {

@@ -21,11 +21,12 @@ var may = map[string][]string{
 	"api/v1alpha1":          {},
 	"cmd/gatehouse":         {"api/...", "controllers/...", "dataplane", "dataplane/wire/...", "dataplane/snapshot", "dataplane/message", "dataplane/telemetry", "dataplane/admin"},
 	"controllers":           {"api/...", "controllers/...", "dataplane/snapshot"},
-	"controllers/translate": {"api/...", "controllers/policy", "dataplane/snapshot", "dataplane/filter/*"},
+	"controllers/translate": {"api/...", "controllers/policy", "dataplane/snapshot", "dataplane/filter/*", "dataplane/message"}, // message: the one normalisation of paths
 	"controllers/policy":    {"api/...", "dataplane/snapshot"},
 	"controllers/policy/*":  {"api/...", "controllers/policy", "dataplane/snapshot", "dataplane/expr", "dataplane/filter/*"},
 	"controllers/endpoints": {"dataplane/snapshot"},
 	"controllers/source":    {"api/...", "controllers/translate"},
+	"controllers/status":    {"api/...", "controllers/translate"},
 	"dataplane":             {"dataplane/..."},
 	"dataplane/snapshot":    {},
 	"dataplane/message":     {},

@@ -231,6 +231,7 @@ func (b *backend) stream(w http.ResponseWriter, r *http.Request, times string) {
 	n, _ := strconv.Atoi(times)
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.WriteHeader(http.StatusOK)
+	w.(http.Flusher).Flush()
 	for i := range n {
 		select {
 		case <-b.next:

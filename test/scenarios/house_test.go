@@ -39,6 +39,7 @@ import (
 	"github.com/gatehouse-dev/gatehouse/controllers/source"
 	"github.com/gatehouse-dev/gatehouse/controllers/translate"
 	"github.com/gatehouse-dev/gatehouse/dataplane"
+	"github.com/gatehouse-dev/gatehouse/dataplane/message"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
 	"github.com/gatehouse-dev/gatehouse/dataplane/telemetry"
 )
@@ -54,7 +55,10 @@ type house struct {
 	gateways map[string]types.UID // "ns/name"
 	objects  []controllers.Object
 	seen     *telemetry.Telemetry
+	engine   message.Engine
 	changes  int
+
+	byAddress sync.Map // netip.AddrPort → *backend
 
 	mu    sync.Mutex // guards what follows
 	tells int
@@ -100,9 +104,9 @@ func openHouse(t testing.TB, w wire, settings dataplane.Settings) *house {
 	}
 	log := slog.New(slog.NewTextHandler(&testLog{t: t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	settings.LocalEndpoints = true
-	h.seen = seen
+	h.seen, h.engine = seen, w.engine(h)
 	h.plane = dataplane.New(dataplane.Options{
-		Settings: settings, Engine: w.engine(), Transport: w.transport, Telemetry: seen, Log: log,
+		Settings: settings, Engine: h.engine, Transport: w.transport(h), Telemetry: seen, Log: log,
 	})
 	h.loop = controllers.NewLoop(controllers.Options{
 		DataPlane: h,
@@ -144,6 +148,7 @@ func (h *house) backend(name string) *backend {
 			b = newBackend(h.t, name)
 		}
 		h.backends[name] = b
+		h.byAddress.Store(b.address, b)
 	}
 	return b
 }
@@ -203,12 +208,18 @@ func (h *house) apply(changed []controllers.Object) {
 			all = append(all, c)
 			continue
 		}
-		if _, implied := c.(*corev1.Namespace); !implied {
+		if !implied(c) {
 			c.SetCreationTimestamp(all[i].GetCreationTimestamp())
 			all[i] = c
 		}
 	}
 	h.set(all)
+}
+
+// implied is a Namespace that nobody wrote: all it has is the label that each gets.
+func implied(o controllers.Object) bool {
+	ns, ok := o.(*corev1.Namespace)
+	return ok && len(ns.Labels) <= 1
 }
 
 // delete takes an object away, e.g. "HTTPRoute default/shop".

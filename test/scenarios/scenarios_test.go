@@ -222,7 +222,7 @@ func (st *step) request() {
 	if err != nil {
 		st.Fatalf("line %d: %v", st.p.line, err)
 	}
-	if r.wires != "" && r.wires != st.wire.name {
+	if r.wires != "" && r.wires != st.wire.name || st.wire.name == inMemory.name && (r.raw != nil || r.how == "tls" || r.how == "h2") {
 		return
 	}
 	st.from = map[string]int{}
@@ -468,7 +468,7 @@ func TestMain(m *testing.M) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	if n := runtime.NumGoroutine(); code == 0 && n > before+5 {
-		buf := make([]byte, 1<<20)
+		buf := make([]byte, 16<<10)
 		fmt.Printf("%d goroutines are left, %d before:\n%s\n", n, before, buf[:runtime.Stack(buf, true)])
 		code = 1
 	}

@@ -137,7 +137,7 @@ func (r *request) add(line string) error {
 		text, err := unescape(line[2:])
 		r.raw = append(r.raw, text+"\r\n")
 		return err
-	case line == ">":
+	case line == ">", line == "> ":
 		r.raw = append(r.raw, "\r\n")
 	case strings.HasPrefix(line, ">> "):
 		text, err := unescape(line[3:])
@@ -196,7 +196,11 @@ func settingsOf(t testing.TB, text string) dataplane.Settings {
 			continue
 		}
 		name, value, _ := strings.Cut(line, " ")
-		if err := setField(reflect.ValueOf(&s).Elem().FieldByName(name), value); err != nil {
+		f := reflect.ValueOf(&s).Elem()
+		for _, part := range strings.Split(name, ".") {
+			f = f.FieldByName(part)
+		}
+		if err := setField(f, value); err != nil {
 			t.Fatalf("setting %q: %v", line, err)
 		}
 	}

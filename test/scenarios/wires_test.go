@@ -24,17 +24,21 @@ import (
 // wire is an engine with its transport: scenarios run on each.
 type wire struct {
 	name      string
-	engine    func() message.Engine
-	transport message.TransportFactory
+	engine    func(*house) message.Engine
+	transport func(*house) message.TransportFactory
 }
 
-var overNetHTTP = wire{"nethttp", func() message.Engine { return nethttp.New() }, nethttp.NewTransport}
+var overNetHTTP = wire{
+	"nethttp",
+	func(*house) message.Engine { return nethttp.New() },
+	func(*house) message.TransportFactory { return nethttp.NewTransport },
+}
 
 // patience is how long a client waits for what must come.
 const patience = 20 * time.Second
 
 // wires are those that scenarios run on.
-var wires = []wire{overNetHTTP}
+var wires = []wire{overNetHTTP, inMemory}
 
 // client sends a request so many times, by one connection as far as that stays open.
 type client interface {
@@ -44,6 +48,9 @@ type client interface {
 
 // open connects to where a Gateway's port is bound.
 func (h *house) open(r *request) client {
+	if e, ok := h.engine.(*memory); ok {
+		return h.openMemory(e, r)
+	}
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(int(h.port(r.gateway, r.port))))
 	switch r.how {
 	case "h2", "h2c":

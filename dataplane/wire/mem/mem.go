@@ -156,7 +156,6 @@ func (r *Runner) watch() (stop func()) {
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	r.ex.WithParent(ctx)
-	context.AfterFunc(ctx, func() { r.left.Store(true); r.src.wake() })
 	r.src.gone = ctx.Done()
 	done := make(chan struct{})
 	ended := make(chan struct{})
@@ -164,7 +163,9 @@ func (r *Runner) watch() (stop func()) {
 		defer close(ended)
 		select {
 		case <-r.req.Leave:
+			r.left.Store(true)
 			cancel(errLeft)
+			r.src.wake()
 		case <-done:
 		}
 	}()

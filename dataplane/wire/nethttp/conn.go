@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,8 +32,8 @@ type conn struct {
 	last    atomic.Bool // no further head is read
 	spoiled atomic.Bool // what follows is not to be trusted, even when it has been read
 	linger  atomic.Bool // the client may still be sending: let it read our last words first
-	refused atomic.Bool
-	status  int // of net/http's own answer, when we had none
+	refused *head       // what net/http refused by itself; of the goroutine that serves
+	status  int         // of net/http's own answer, when we had none
 	closing atomic.Bool
 	shut    sync.Once
 }
@@ -129,22 +128,21 @@ func (c *conn) arm() {
 
 // refuse is called for what net/http writes between exchanges: it refuses a head by itself. Where we know why, the answer is ours.
 func (c *conn) refuse(p []byte) (int, error) {
-	c.refused.Store(true)
+	if c.refused != nil {
+		return len(p), nil // our own answer is out
+	}
 	c.linger.Store(true)
 	c.last.Store(true)
-	c.tap.mu.Lock()
-	reason := message.ReasonNone
-	if len(c.tap.heads) > 0 {
-		reason = c.tap.heads[0].reason
-	}
-	c.tap.mu.Unlock()
-	if reason == message.ReasonNone {
+	h := c.tap.blame(&c.srv.limits)
+	c.refused = h
+	if h.reason == message.ReasonNone { // Expect, or a rule of net/http that we do not know
+		h.reason, h.detail = message.ReasonBadHead, "refused by net/http"
 		if len(p) > 12 {
 			c.status, _ = strconv.Atoi(string(p[9:12]))
 		}
 		return c.Conn.Write(p)
 	}
-	if _, err := io.WriteString(c.Conn, refusal(reason)); err != nil {
+	if _, err := io.WriteString(c.Conn, refusal(h.reason)); err != nil {
 		return 0, err
 	}
 	return len(p), nil
@@ -153,7 +151,7 @@ func (c *conn) refuse(p []byte) (int, error) {
 // tooSlow answers a head that did not end in time.
 func (c *conn) tooSlow() {
 	c.tap.refuse(message.ReasonHeadTimeout, "the head did not end in time")
-	c.refused.Store(true)
+	c.refused = c.tap.blame(&c.srv.limits)
 	c.arm()
 	io.WriteString(c.Conn, refusal(message.ReasonHeadTimeout))
 }
@@ -228,17 +226,9 @@ func (c *conn) reset() {
 
 // reportRefused tells Done of a head that net/http refused by itself.
 func (c *conn) reportRefused() {
-	if !c.refused.Load() {
-		return
-	}
-	h, _ := c.tap.next()
+	h := c.refused
 	if h == nil {
-		h = &head{}
-	}
-	if h.reason == message.ReasonNone {
-		h.reason = message.ReasonBadHead
-		h.detail = "refused by net/http"
-		h.judge(&c.srv.limits)
+		return
 	}
 	ex := &message.Exchange{Conn: c.info, Received: time.Now(), Wire: Name}
 	h.fill(ex)
@@ -248,19 +238,6 @@ func (c *conn) reportRefused() {
 		ex.Response.Status = c.status
 	}
 	c.srv.handler.Done(ex)
-}
-
-// judge finds why net/http may have refused a head that we thought was fine.
-func (h *head) judge(limits *message.Limits) {
-	if strings.HasPrefix(h.target, "/") {
-		if _, reason, detail := message.ParseTarget(h.target, limits.Paths); reason != message.ReasonNone {
-			h.reason, h.detail = reason, detail
-			return
-		}
-	}
-	if _, ok := message.ParseHost(h.host); !ok || h.hosts != 1 {
-		h.reason = message.ReasonBadHost
-	}
 }
 
 func (c *conn) scheme() string {

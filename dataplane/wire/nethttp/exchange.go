@@ -45,6 +45,9 @@ func newExchange(s *server) *exchange {
 // ServeHTTP is what net/http calls.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c, _ := r.Context().Value(connKey{}).(*conn)
+	if r.ProtoMajor == 1 && c.spoiled.Load() {
+		panic(http.ErrAbortHandler) // what net/http takes for a request may be anything
+	}
 	x := s.exchanges.Get().(*exchange)
 	x.c, x.w, x.r, x.one = c, w, r, r.ProtoMajor == 1
 	broken := x.run()
@@ -163,9 +166,9 @@ func (x *exchange) finish() {
 // drain lets net/http read what is left of a request body after an early answer, so that the connection can go on, but not for long.
 func (x *exchange) drain() {
 	switch {
-	case x.src.killed:
+	case x.src.killed || x.c.tap.bad.Load():
 		x.c.spoil()
-	case x.c.tap.bad.Load() || !x.c.tap.atHand(x.number):
+	case !x.c.tap.atHand(x.number):
 		d := x.srv.limits.DrainDuration
 		if d <= 0 {
 			d = time.Second

@@ -24,7 +24,7 @@ func (x *exchange) read() (message.Reason, string) {
 // readOne reads a request of HTTP/1. Its head is the tap's; net/http's says where the body is.
 func (x *exchange) readOne() (message.Reason, string) {
 	h, number := x.c.tap.next()
-	if h == nil || x.c.spoiled.Load() {
+	if h == nil {
 		return message.ReasonBadFraming, "the connection has lost its place"
 	}
 	defer x.c.tap.release(h)

@@ -48,7 +48,7 @@ func (x *exchange) writeHead(res *message.Response, bodyless bool) {
 	if len(res.Trailer) > 0 && length < 0 {
 		h["Trailer"] = res.Trailer
 	}
-	if x.c.info.Leaving() || x.one && (x.c.last.Load() || x.muchUnread()) {
+	if x.c.info.Leaving() || x.one && (x.c.last.Load() || x.c.tap.bad.Load() || x.muchUnread()) {
 		h["Connection"] = []string{"close"} // for HTTP/2 net/http makes a GOAWAY of it
 	}
 	x.wmu.Lock()

@@ -279,6 +279,28 @@ func (t *tap) next() (h *head, number int) {
 	return h, number
 }
 
+// blame returns the head that net/http has refused, with the reason if there is one that we know: the next one, or what there is of it.
+func (t *tap) blame(limits *message.Limits) *head {
+	h, _ := t.next()
+	if h == nil {
+		h = &head{}
+		line, _, whole := bytes.Cut(t.buf, []byte("\r\n"))
+		if whole && !h.requestLine(string(line), limits) {
+			return h
+		}
+	} else if h.reason == message.ReasonNone && h.hosts != 1 {
+		h.refuse(message.ReasonBadHost, "there must be one Host")
+	} else if _, ok := message.ParseHost(h.host); !ok {
+		h.refuse(message.ReasonBadHost, "%s", h.host)
+	}
+	if len(h.target) > 0 && h.target[0] == '/' {
+		if _, reason, detail := message.ParseTarget(h.target, limits.Paths); reason != message.ReasonNone {
+			h.refuse(reason, "%s", detail)
+		}
+	}
+	return h
+}
+
 // release takes back a head that is not needed any more.
 func (t *tap) release(h *head) {
 	t.mu.Lock()

@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -270,11 +271,12 @@ func (c *client1) receive(r *Request, a *Answer, goOn chan<- bool) {
 // take reads the answer's body.
 func (a *Answer) take(res *http.Response, leaveAfter int) {
 	a.Status, a.Header, a.Length, a.Close = res.StatusCode, res.Header, res.ContentLength, a.Close || res.Close
-	defer res.Body.Close()
 	var body io.Reader = res.Body
 	if leaveAfter > 0 {
 		body = io.LimitReader(body, int64(leaveAfter))
-		a.Close = true
+		a.Close = true // and no Close of the body, which would read on
+	} else {
+		defer res.Body.Close()
 	}
 	content, err := io.ReadAll(body)
 	a.Body, a.Trailer = string(content), res.Trailer
@@ -339,7 +341,7 @@ func (c *client2) Do(t testing.TB, r *Request) *Answer {
 		req.Trailer.Add(name, value)
 	}
 	if len(r.Body) > 0 {
-		req.Body = &held{rest: slices.Clone(r.Body), hold: r.Hold, gone: ctx.Done()}
+		req.Body = &held{rest: slices.Clone(r.Body), hold: r.Hold, gone: ctx.Done(), closed: make(chan struct{})}
 		req.ContentLength = -1
 		if !r.Chunked {
 			req.ContentLength = int64(len(strings.Join(r.Body, "")))
@@ -358,6 +360,9 @@ type held struct {
 	rest []string
 	hold <-chan struct{}
 	gone <-chan struct{}
+
+	closed chan struct{}
+	once   sync.Once
 }
 
 func (h *held) Read(p []byte) (int, error) {
@@ -369,6 +374,8 @@ func (h *held) Read(p []byte) (int, error) {
 		case <-h.hold:
 		case <-h.gone:
 			return 0, io.ErrUnexpectedEOF
+		case <-h.closed:
+			return 0, io.ErrClosedPipe
 		}
 		h.hold = nil
 	}
@@ -379,4 +386,7 @@ func (h *held) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (h *held) Close() error { return nil }
+func (h *held) Close() error {
+	h.once.Do(func() { close(h.closed) })
+	return nil
+}

@@ -1,0 +1,2 @@
+// Package contracts x.
+package contracts

@@ -1,0 +1,208 @@
+package run
+
+import (
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// reply is what a sample's backend says.
+type reply struct {
+	status  int
+	header  http.Header
+	Backend string      `json:"backend"`
+	Method  string      `json:"method"`
+	Host    string      `json:"host"`
+	Target  string      `json:"target"`
+	Header  http.Header `json:"header"`
+}
+
+var noRedirects = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+
+func ask(t testing.TB, client *http.Client, url string, fields ...string) (r reply) {
+	t.Helper()
+	req, err := http.NewRequest("GET", url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i+1 < len(fields); i += 2 {
+		req.Header.Set(fields[i], fields[i+1])
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.status, r.header = resp.StatusCode, resp.Header
+	if resp.StatusCode == 200 {
+		if err := json.Unmarshal(text, &r); err != nil {
+			t.Fatalf("%v: %q", err, text)
+		}
+	}
+	return r
+}
+
+// What README and "make run" promise.
+func TestTheSamplesDoWhatTheReadmeSays(t *testing.T) {
+	t.Parallel()
+	w := samples(t)
+	p := start(t, "-f", w.dir)
+
+	counts := map[string]int{}
+	for range 100 {
+		r := ask(t, noRedirects, w.url("/"))
+		if r.status != 200 || r.Target != "/" {
+			t.Fatalf("%+v", r)
+		}
+		counts[r.Backend]++
+	}
+	if counts["blue"] < 20 || counts["green"] < 20 {
+		t.Errorf("not balanced: %v", counts)
+	}
+	for range 20 {
+		if r := ask(t, noRedirects, w.url("/"), "x-canary", "1"); r.Backend != "green" {
+			t.Fatalf("the canary went to %s", r.Backend)
+		}
+	}
+	r := ask(t, noRedirects, w.url("/basket/42"))
+	if want := "http://127.0.0.1:" + strconv.Itoa(w.port) + "/cart/42"; r.status != 301 || r.header.Get("Location") != want {
+		t.Errorf("%d to %q, want 301 to %q", r.status, r.header.Get("Location"), want)
+	}
+	for i := range 5 {
+		if r := ask(t, noRedirects, w.url("/checkout")); r.status != 200 {
+			t.Fatalf("checkout %d: %d", i+1, r.status)
+		}
+	}
+	r = ask(t, noRedirects, w.url("/checkout"))
+	if after, err := strconv.Atoi(r.header.Get("Retry-After")); r.status != 429 || err != nil || after < 1 || after > 60 {
+		t.Errorf("the sixth checkout: %d, Retry-After %q", r.status, r.header.Get("Retry-After"))
+	}
+
+	for _, path := range []string{"/healthz", "/readyz"} {
+		if resp, err := http.Get("http://" + p.health + path); err != nil || resp.StatusCode != 200 {
+			t.Errorf("%s: %v %v", path, resp, err)
+		} else {
+			resp.Body.Close()
+		}
+	}
+	if n := p.metric("gatehouse_requests_total", `code="429"`); n != 1 {
+		t.Errorf("metrics count %v refusals", n)
+	}
+	resp, err := http.Get("http://" + p.admin + "/snapshot")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if text, _ := io.ReadAll(resp.Body); !strings.Contains(string(text), "listener default/public/http") {
+		t.Errorf("the snapshot is %q", text)
+	}
+	p.terminate()
+}
+
+func TestAnEditServes(t *testing.T) {
+	t.Parallel()
+	w := samples(t)
+	start(t, "-f", w.dir)
+	if r := ask(t, noRedirects, w.url("/basket")); r.status != 301 {
+		t.Fatal(r.status)
+	}
+	w.write(t, "shop.yaml", strings.Replace(w.read(t, "shop.yaml"), "statusCode: 301", "statusCode: 302", 1))
+	until(t, "the new status serves", func() bool { return ask(t, noRedirects, w.url("/basket")).status == 302 })
+
+	// A new file, and its end.
+	w.write(t, "more/route.yaml", `apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: more}
+spec:
+  parentRefs: [{name: public}]
+  rules:
+  - matches: [{path: {value: /more}}]
+    filters: [{type: RequestRedirect, requestRedirect: {hostname: more.example}}]
+`)
+	until(t, "the new file serves", func() bool { return ask(t, noRedirects, w.url("/more")).status == 302 })
+}
+
+func TestABrokenFileLeavesTrafficAsItWasAndIsToldOf(t *testing.T) {
+	t.Parallel()
+	w := samples(t)
+	p := start(t, "-f", w.dir)
+	good := w.read(t, "shop.yaml")
+	line := func(text, part string) string {
+		before, _, found := strings.Cut(text, part)
+		if !found {
+			t.Fatalf("no %q", part)
+		}
+		return strconv.Itoa(1 + strings.Count(before, "\n"))
+	}
+	l := newLoad(t, w, "/", 4)
+	for _, c := range []struct{ old, new, says string }{
+		{"    matches:", "   matches: [", ""},                      // not YAML
+		{"matches:", "matchs:", "matchs"},                          // an unknown field
+		{"statusCode: 301", "statusCode: 3001", "statusCode"},      // out of range
+		{"port: 8080, targetPort: http}", "port: 808080}", "port"}, // the same for a Service
+		{"kind: HTTPRoute", "kind: HTTPRoutes", "HTTPRoute"},       // an unknown kind, with what was meant
+		{"type: RequestRedirect", "type: Redirect", "filters"},     // an unknown filter
+	} {
+		bad := strings.Replace(good, c.old, c.new, 1)
+		if bad == good {
+			t.Fatalf("no %q in the sample", c.old)
+		}
+		w.write(t, "shop.yaml", bad)
+		p.says(`shop\.yaml:` + `\d+: .*` + c.says)
+		if c.says == "matchs" {
+			p.says(`shop\.yaml:` + line(bad, "matchs") + `:`)
+		}
+		if r := ask(t, noRedirects, w.url("/basket")); r.status != 301 {
+			t.Errorf("with %q: %d", c.new, r.status)
+		}
+		w.write(t, "shop.yaml", good)
+	}
+	// A mistake that the API server would take is told of in the same way, and hurts its rule alone.
+	bad := strings.Replace(good, "{name: shop-green, port: 8080}", "{name: shop-gren, port: 8080}", 1)
+	w.write(t, "shop.yaml", bad)
+	p.says(`shop\.yaml:` + line(bad, "shop-gren, port") + `: HTTPRoute default/shop: spec\.rules\[0\]\.backendRefs\[0\]`)
+	until(t, "the rule in error answers 500", func() bool { return ask(t, noRedirects, w.url("/"), "x-canary", "1").status == 500 })
+	w.write(t, "shop.yaml", good)
+	until(t, "all is well again", func() bool { return ask(t, noRedirects, w.url("/"), "x-canary", "1").Backend == "green" })
+	l.end()
+
+	// And it still listens to edits.
+	w.write(t, "shop.yaml", strings.Replace(good, "statusCode: 301", "statusCode: 302", 1))
+	until(t, "an edit serves", func() bool { return ask(t, noRedirects, w.url("/basket")).status == 302 })
+}
+
+func TestAPortThatIsTakenIsToldOfAndOthersServe(t *testing.T) {
+	t.Parallel()
+	w := samples(t)
+	taken, err := net.Listen("tcp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	port := taken.Addr().(*net.TCPAddr).Port
+	w.write(t, "gateway.yaml", w.read(t, "gateway.yaml")+"  - {name: taken, protocol: HTTP, port: "+strconv.Itoa(port)+"}\n")
+	p := start(t, "-f", w.dir)
+	if r := ask(t, noRedirects, w.url("/")); r.status != 200 {
+		t.Errorf("the other port: %d", r.status)
+	}
+	p.says(`gateway\.yaml:\d+: Gateway default/public: .*` + strconv.Itoa(port) + `.*address already in use`)
+
+	// As soon as it is free, it serves.
+	taken.Close()
+	until(t, "the port serves", func() bool {
+		resp, err := http.Get("http://127.0.0.1:" + strconv.Itoa(port) + "/")
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == 200
+	})
+}

@@ -26,6 +26,7 @@ func (g *graph) grpcRoute(o *gwv1.GRPCRoute) *routeNode {
 
 // asHTTPRule is what a rule does, in the words of an HTTPRoute, which has all of them and more.
 func asHTTPRule(spec gwv1.GRPCRouteRule) gwv1.HTTPRouteRule {
+	//lint:ignore SA1019 a deprecated field that is refused must be read
 	rule := gwv1.HTTPRouteRule{Filters: asHTTPFilters(spec.Filters), SessionPersistence: spec.SessionPersistence}
 	for _, b := range spec.BackendRefs {
 		rule.BackendRefs = append(rule.BackendRefs, gwv1.HTTPBackendRef{BackendRef: b.BackendRef, Filters: asHTTPFilters(b.Filters)})

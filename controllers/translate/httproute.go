@@ -40,6 +40,7 @@ func (r *ruleNode) addMatch(m snapshot.Match, p *problem) {
 
 // fillRule compiles what a rule does. A GRPCRoute's rule comes as one of an HTTPRoute: it knows less, and nothing else.
 func (g *graph) fillRule(r *routeNode, rule *ruleNode, spec gwv1.HTTPRouteRule, field string) {
+	//lint:ignore SA1019 a deprecated field that is refused must be read
 	if spec.SessionPersistence != nil {
 		rule.invalid.add(wrong(field+".sessionPersistence", gwv1.RouteReasonUnsupportedValue, "session persistence is not served by this version of Gatehouse; remove the field"))
 	}

@@ -49,6 +49,7 @@ spec:
 //	objects.yaml   the other objects. ${blue} is the port of a backend
 //	*.yaml         objects for "apply"
 //	requests       the script; see paragraph
+//	wires          the wires that it is for, when not for all; raw bytes and TLS are left out in memory by themselves
 type scenario struct {
 	sentence string
 	settings dataplane.Settings
@@ -95,7 +96,7 @@ func readScenario(t *testing.T, path string) *scenario {
 	return s
 }
 
-// openWorld makes a house that serves the objects of files.
+// open makes a house that serves the objects of the files.
 func (s *scenario) open(t testing.TB, w wire) *house {
 	h := openHouse(t, w, s.settings)
 	services, slices := h.services(s.files["backends"])

@@ -27,7 +27,8 @@ import (
 //	< body text              a body that has this in it
 //	< 70% from blue ±5       of many: a share, with its tolerance in points; also "< 25% 500 ±5"
 //	saw x-a: 1               what the backend that was asked last saw: a field, and in the same way "saw no x-a", "saw host H",
-//	                         "saw target T", "saw method M", "saw proto P", "saw body B"
+//	                         "saw target T", "saw method M", "saw proto P", "saw body B". Backends whose names begin with
+//	                         "mirror" are left out: they are asked at any time
 //	grey saw …               the same of a backend of that name, as soon as it was asked
 //	reached blue 2           how many requests came to a backend; "reached grey 20% ±6" of those sent
 //	reached nobody
@@ -38,7 +39,6 @@ import (
 //	apply NAME.yaml          objects of that file are added, or replace those of the same name
 //	delete HTTPRoute default/shop
 //	endpoints default/blue: blue-1 blue-2(draining)
-//	settled                  waits until earlier requests are no longer under way
 //	status HTTPRoute default/shop @default/gw: Accepted=False(NoMatchingParent)
 type paragraph struct {
 	line  int

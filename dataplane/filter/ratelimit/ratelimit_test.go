@@ -311,8 +311,10 @@ func TestAChainThatRunsTwiceHoldsOnePlace(t *testing.T) {
 	l := concurrent(5)
 	c := h.chain(l)
 	ex := from("10.0.0.1")
-	if !ask(c, ex) || !ask(c, ex) {
-		t.Fatal("refused")
+	for range 2 {
+		if !ask(c, ex) {
+			t.Fatal("refused")
+		}
 	}
 	c.Done(ex)
 	if n := h.kept(l, 0).keys(); n != 0 {

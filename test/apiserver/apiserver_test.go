@@ -31,7 +31,8 @@ const (
 func TestTheAPIServerAndTheFilesAgree(t *testing.T) {
 	server := newServer(t)
 	t.Run("AnInvalidSampleIsRefusedByBothWithTheSameMessage", server.refusesInvalidSamples)
-	t.Run("AValidSampleIsTakenByBothWithTheSameDefaults", server.takesValidSamples)
+	t.Run("AValidSampleIsTakenByBothWithTheSameDefaults", func(t *testing.T) { server.takes(t, samples+"/valid") })
+	t.Run("TheSamplesOfTheReadmeCanBeApplied", func(t *testing.T) { server.takes(t, glob(t, "../../config/samples/*.yaml")...) })
 	t.Run("EveryRuleOfOurCRDsHasASampleThatBreaksIt", everyRuleHasASample)
 	t.Run("KubectlShowsThePolicysColumns", server.showsColumns)
 }
@@ -127,14 +128,14 @@ func (s *server) refusesInvalidSamples(t *testing.T) {
 	}
 }
 
-// takesValidSamples creates them as a user would, with kubectl.
-func (s *server) takesValidSamples(t *testing.T) {
-	command := s.Kubectl(t.Context(), "create", "--validate=strict", "-o", "json", "-f", samples+"/valid")
+// takes applies files or folders as a user would, with kubectl, and compares what becomes of them with what source makes of them.
+func (s *server) takes(t *testing.T, paths ...string) {
+	command := s.Kubectl(t.Context(), "apply", "--server-side", "--validate=strict", "-o", "json", "-f", strings.Join(paths, ","))
 	var stderr bytes.Buffer
 	command.Stderr = &stderr
 	out, err := command.Output()
 	if err != nil {
-		t.Fatalf("kubectl create: %v\n%s", err, stderr.String())
+		t.Fatalf("kubectl apply: %v\n%s", err, stderr.String())
 	}
 	theirs := map[string]map[string]any{}
 	decoder := json.NewDecoder(bytes.NewReader(out))
@@ -150,7 +151,7 @@ func (s *server) takesValidSamples(t *testing.T) {
 		}
 	}
 
-	result := source.NewLoader([]string{samples + "/valid"}).Load()
+	result := source.NewLoader(paths).Load()
 	for _, p := range result.Problems {
 		t.Error(p)
 	}

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -91,6 +92,40 @@ func Defaults() Settings {
 		BodyBudget:         64 << 20,
 		ConnectRetries:     2,
 	}
+}
+
+// Check says what of the settings makes no sense. A data plane without a head timeout, say, is a data plane that anyone can stop.
+func (s Settings) Check() error {
+	for _, d := range []struct {
+		name string
+		got  time.Duration
+		min  time.Duration
+	}{
+		{"tlsHandshakeTimeout", s.TLSHandshake, time.Millisecond}, {"headTimeout", s.HeadTimeout, time.Millisecond},
+		{"idleTimeout", s.IdleTimeout, time.Millisecond}, {"bodyTimeout", s.BodyTimeout, time.Millisecond},
+		{"requestTimeout", s.RequestTimeout, 0}, {"connectTimeout", s.ConnectTimeout, time.Millisecond}, {"attemptTimeout", s.AttemptTimeout, 0},
+		{"streamIdleTimeout", s.StreamIdle, time.Second}, {"writeTimeout", s.WriteTimeout, time.Millisecond},
+		{"upstreamIdleTimeout", s.UpstreamIdle, time.Millisecond}, {"streamGrace", s.StreamGrace, 0}, {"drainDelay", s.DrainDelay, 0},
+		{"drainTimeout", s.DrainTimeout, 0},
+	} {
+		if d.got < d.min {
+			return fmt.Errorf("%s is %v; it is at least %v", d.name, d.got, d.min)
+		}
+	}
+	for _, n := range []struct {
+		name     string
+		got, min int64
+	}{
+		{"maxHeadBytes", int64(s.MaxHeadBytes), 1 << 10}, {"maxFields", int64(s.MaxFields), 8}, {"maxURIBytes", int64(s.MaxURIBytes), 64},
+		{"maxBodyBytes", s.MaxBodyBytes, 0}, {"maxStreams", int64(s.MaxStreams), 1}, {"maxConnections", int64(s.MaxConnections), 0},
+		{"maxIdlePerEndpoint", int64(s.MaxIdlePerEndpoint), 0}, {"maxInformations", int64(s.MaxInformations), 0},
+		{"retryBodyBytes", int64(s.RetryBodyBytes), 0}, {"bodyBudgetBytes", s.BodyBudget, 0}, {"connectRetries", int64(s.ConnectRetries), 0},
+	} {
+		if n.got < n.min {
+			return fmt.Errorf("%s is %d; it is at least %d", n.name, n.got, n.min)
+		}
+	}
+	return nil
 }
 
 // Limits is what an engine holds clients to.

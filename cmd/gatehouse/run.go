@@ -55,6 +55,9 @@ func runCommand() *cobra.Command {
 			if len(o.paths) == 0 {
 				return errors.New("name files or folders with -f")
 			}
+			if err := settings.Check(); err != nil {
+				return err
+			}
 			return run(cmd.Context(), o, settings, cmd.ErrOrStderr())
 		},
 	}

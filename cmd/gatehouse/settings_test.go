@@ -142,3 +142,28 @@ func TestAWrongConfigFileIsToldWithItsLine(t *testing.T) {
 		t.Error("an empty file is fine:", err)
 	}
 }
+
+func TestSettingsThatMakeNoSenseAreRefused(t *testing.T) {
+	if err := dataplane.Defaults().Check(); err != nil {
+		t.Fatal(err)
+	}
+	s := dataplane.Defaults()
+	f := pflag.NewFlagSet("", pflag.ContinueOnError)
+	settingsFlags(f, &s)
+	f.VisitAll(func(flag *pflag.Flag) {
+		low := "-1"
+		switch flag.Value.Type() {
+		case "duration":
+			low = "-1s"
+		case "int", "int64":
+		default:
+			return
+		}
+		was := flag.Value.String()
+		flag.Value.Set(low)
+		if s.Check() == nil {
+			t.Errorf("--%s=%s is taken", flag.Name, low)
+		}
+		flag.Value.Set(was)
+	})
+}

@@ -116,7 +116,7 @@ func (s Settings) Check() error {
 		name     string
 		got, min int64
 	}{
-		{"maxHeadBytes", int64(s.MaxHeadBytes), 1 << 10}, {"maxFields", int64(s.MaxFields), 8}, {"maxURIBytes", int64(s.MaxURIBytes), 64},
+		{"maxHeadBytes", int64(s.MaxHeadBytes), 1 << 10}, {"maxFields", int64(s.MaxFields), 8}, {"maxURIBytes", int64(s.MaxURIBytes), 16},
 		{"maxBodyBytes", s.MaxBodyBytes, 0}, {"maxStreams", int64(s.MaxStreams), 1}, {"maxConnections", int64(s.MaxConnections), 0},
 		{"maxIdlePerEndpoint", int64(s.MaxIdlePerEndpoint), 0}, {"maxInformations", int64(s.MaxInformations), 0},
 		{"retryBodyBytes", int64(s.RetryBodyBytes), 0}, {"bodyBudgetBytes", s.BodyBudget, 0}, {"connectRetries", int64(s.ConnectRetries), 0},

@@ -169,6 +169,17 @@ func (b *Backends) usable(told []snapshot.Endpoint) []snapshot.Endpoint {
 	return draining
 }
 
+// Close closes what is idle, and each connection as it comes back.
+func (b *Backends) Close() {
+	b.mu.Lock()
+	all := make([]*endpoint, 0, len(b.endpoints))
+	for _, ep := range b.endpoints {
+		all = append(all, ep)
+	}
+	b.mu.Unlock()
+	settle(all, nil)
+}
+
 // settle tells endpoints that they left or returned, without a lock held.
 func settle(gone, back []*endpoint) {
 	for _, ep := range gone {

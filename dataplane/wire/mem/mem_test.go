@@ -1,6 +1,7 @@
 package mem_test
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -56,4 +57,42 @@ func (c *client) Do(_ testing.TB, r *wiretest.Request) *wiretest.Answer {
 		}
 	}
 	return a
+}
+
+// plain answers with what is there, and nothing else.
+type plain struct{ res message.Response }
+
+func (p *plain) Serve(ex *message.Exchange) { ex.Response = &p.res }
+func (p *plain) Done(*message.Exchange)     {}
+
+func TestARunnerAllocatesNothingItself(t *testing.T) {
+	runner := mem.Runner{Handler: &plain{message.Response{Status: 204, Length: -1}}}
+	req := mem.Request{Header: wiretest.Fields("Accept: */*"), Content: [][]byte{[]byte("hello")}, Discard: true}
+	runner.Do(&req)
+	if n := testing.AllocsPerRun(100, func() { runner.Do(&req) }); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestBackendsAreFoundByKey(t *testing.T) {
+	factory := mem.Factory(func(key message.ConnKey) mem.Upstream {
+		if key.Protocol == message.ProtocolH2C {
+			return nil
+		}
+		return mem.Reply(func(at *message.Attempt, body []byte) *message.Response {
+			return wiretest.Text(200, at.Request.Method+" "+string(body))
+		})
+	})
+	at := &message.Attempt{Request: message.Request{Method: "POST", Body: message.BodyOf([]byte("hello"))}}
+	if err := factory(message.ConnKey{}, message.TransportOptions{}).RoundTrip(t.Context(), at); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := wiretest.ReadAll(at.Response.Body); got != "POST hello" || at.Sent != message.SentBody {
+		t.Errorf("%q, sent %d", got, at.Sent)
+	}
+	err := factory(message.ConnKey{Protocol: message.ProtocolH2C}, message.TransportOptions{}).RoundTrip(t.Context(), at)
+	var known *message.Error
+	if !errors.As(err, &known) || known.Reason != message.ReasonConnectFailed || at.Sent != message.SentNothing {
+		t.Errorf("%v, sent %d", err, at.Sent)
+	}
 }

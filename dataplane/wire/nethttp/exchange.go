@@ -31,6 +31,7 @@ type exchange struct {
 	committed bool       // the final head is out, or nothing more may be written
 	hijacked  bool
 	broken    bool // the answer must not look whole
+	whole     bool // all of it was handed on
 
 	deadline time.Time // of the HTTP/2 stream's writes, when it was set
 	informer func(int, *message.Header) error
@@ -142,7 +143,7 @@ func (x *exchange) finish() {
 	if x.ex.Outcome.BytesIn == 0 {
 		x.ex.Outcome.BytesIn = x.src.passed.Load()
 	}
-	if !x.hijacked && x.r.Context().Err() != nil {
+	if !x.hijacked && !x.whole && x.r.Context().Err() != nil {
 		x.note(message.ReasonClientLeft, nil)
 	}
 	if res := x.ex.Response; res != nil && x.broken {
@@ -184,7 +185,7 @@ func (x *exchange) recycle() {
 	x.body = message.Body{}
 	x.src.reset()
 	x.one, x.number = false, 0
-	x.committed, x.hijacked, x.broken = false, false, false
+	x.committed, x.hijacked, x.broken, x.whole = false, false, false, false
 	x.deadline = time.Time{}
 	x.srv.exchanges.Put(x)
 }

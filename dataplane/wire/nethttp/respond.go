@@ -30,6 +30,7 @@ func (x *exchange) respond() {
 	if x.one && !x.broken && (bodyless || res.Body.Len() >= 0) {
 		x.flush() // Done shall know whether the last byte got away; without a length net/http ends the answer behind us
 	}
+	x.whole = !x.broken // a client that leaves from here on has what it asked for
 }
 
 func (x *exchange) writeHead(res *message.Response, bodyless bool) {
@@ -107,7 +108,7 @@ func (x *exchange) pull(res *message.Response) {
 		x.broke(message.ReasonResponseTruncated, io.ErrUnexpectedEOF)
 		return
 	}
-	if t := body.Trailer(); t != nil && t.Len() > 0 && body.Len() < 0 {
+	if t := body.Trailer(); t != nil && t.Len() > 0 && (!x.one || body.Len() < 0) {
 		x.trailer(t)
 	}
 }

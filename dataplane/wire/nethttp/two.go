@@ -76,6 +76,9 @@ func (t *two) RoundTrip(ctx context.Context, at *message.Attempt) error {
 	if at.Request.Upgrade != "" {
 		return &message.Error{Reason: message.ReasonBadUpgrade, Err: errors.New("an upgrade over HTTP/2")}
 	}
+	if ctx.Err() != nil {
+		return contextError(ctx)
+	}
 	s := &stream{t: t, at: at}
 	s.infs.ex, s.infs.limit = at.Exchange, t.options.MaxInformations
 
@@ -201,7 +204,11 @@ func (s *stream) response(res *http.Response, cancel func()) *message.Response {
 		src.close(false)
 		return out
 	}
-	out.Body = message.NewBody(src, res.ContentLength, nil)
+	length := res.ContentLength
+	if len(res.Trailer) > 0 {
+		length = -1 // HTTP/1 has trailers only behind chunks
+	}
+	out.Body = message.NewBody(src, length, nil)
 	return out
 }
 

@@ -144,8 +144,10 @@ func (l *life) again(err error, reason message.Reason) bool {
 	if err != nil && at.Sent == message.SentNothing {
 		return at.Endpoint.IsValid() && q.Body.Rewindable()
 	}
+	// A backend may close an idle connection just as it is taken: that says nothing about the backend, and nothing came of the request.
+	lost := err != nil && reason == message.ReasonUpstreamReset && at.Reused && q.Idempotent()
 	// A body that has not come to its end may still be read for the attempt that failed.
-	return l.rule.mayResend(q) && q.Upgrade == "" && q.Body.Ended() && q.Body.Rewindable()
+	return (lost || l.rule.mayResend(q)) && q.Upgrade == "" && q.Body.Ended() && q.Body.Rewindable()
 }
 
 // elsewhere reports whether another endpoint may do better: what went wrong lies on the way to this one. The client, a filter, a

@@ -223,6 +223,26 @@ func TestARefusedConnectionIsTriedElsewhereWhateverTheMethod(t *testing.T) {
 	}
 }
 
+func TestAPooledConnectionThatWasClosedIsNoReasonToFail(t *testing.T) {
+	for _, c := range []struct {
+		method string
+		reused bool
+		want   int
+	}{{"GET", true, 200}, {"GET", false, 502}, {"POST", true, 502}} {
+		calls := 0
+		h := newHouse(t, Options{ConnectRetries: 2}, map[string]backend{"a": func(ctx context.Context, at *message.Attempt) error {
+			if calls++; calls == 1 {
+				at.Endpoint, at.Sent, at.Reused = netip.MustParseAddrPort("10.0.0.1:80"), message.SentHead, c.reused
+				return &message.Error{Reason: message.ReasonUpstreamReset, Err: io.EOF}
+			}
+			return answer(200, "ok")(ctx, at)
+		}}, listenerOf("", ruleOf("a", nil)))
+		if status, _ := h.do(request(c.method, "/a")); status != c.want {
+			t.Errorf("%s, reused %v: %d, want %d", c.method, c.reused, status, c.want)
+		}
+	}
+}
+
 func TestNoConnectionIs502AfterAllAttempts(t *testing.T) {
 	calls := 0
 	h := newHouse(t, Options{ConnectRetries: 2}, map[string]backend{"a": func(_ context.Context, at *message.Attempt) error {

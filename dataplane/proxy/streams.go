@@ -162,6 +162,7 @@ func (l *life) watchTunnel(r *message.Response) {
 	var mu sync.Mutex // guards closer and reason
 	var closer io.Closer
 	var reason error
+	var dropped bool
 	s.cut = func(err error) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -173,7 +174,11 @@ func (l *life) watchTunnel(r *message.Response) {
 		}
 	}
 	r.Tunnel = func(client message.Tunnel) message.Outcome {
-		if client == nil {
+		if client == nil { // by the engine, and then by done
+			if dropped {
+				return message.Outcome{}
+			}
+			dropped = true
 			return run(nil)
 		}
 		mu.Lock()

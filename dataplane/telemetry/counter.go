@@ -29,8 +29,8 @@ func (c *filterCounter) drop() { c.vec.DeleteLabelValues(c.values...) }
 type filterCounterKey struct{ name, values string }
 
 // Counter resolves a counter of a filter: gatehouse_filter_<name>_total, labelled with the filter's name and the pairs (label, value,
-// label, value). Name is in snake case. Labels are out of Labels, and the same, in the same order, wherever that name is asked for;
-// otherwise it is a bug of ours that is logged, and counts nothing.
+// label, value). Name is in snake case, with or without its _total. Labels are out of Labels, and the same, in the same order, wherever
+// that name is asked for; otherwise it is a bug of ours that is logged, and counts nothing.
 func (r *Round) Counter(filter, name string, pairs ...string) Counter {
 	if r == nil {
 		return void
@@ -65,7 +65,7 @@ func (m *metrics) family(name string, labels []string) (*filterFamily, error) {
 		}
 	}
 	vec := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "gatehouse_filter_" + name + "_total", Help: "Counted by filters; see their pages.",
+		Name: "gatehouse_filter_" + strings.TrimSuffix(name, "_total") + "_total", Help: "Counted by filters; see their pages.",
 	}, labels)
 	if err := m.registry.Register(vec); err != nil {
 		return nil, err

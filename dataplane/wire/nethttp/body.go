@@ -46,6 +46,7 @@ type pump struct {
 	stop  chan struct{}
 	once  sync.Once
 	done  chan struct{} // closed when its goroutine has ended
+	ended atomic.Bool   // it will, without another Read
 	given *[pieceSize]byte
 	timer *time.Timer
 }
@@ -181,6 +182,10 @@ func (u *upload) end() {
 		select {
 		case <-p.done:
 		default:
+			if p.ended.Load() {
+				<-p.done
+				break
+			}
 			u.killed = true
 			u.x.c.Conn.SetReadDeadline(time.Unix(1, 0))
 			<-p.done
@@ -222,6 +227,7 @@ func (p *pump) run(r io.Reader) {
 			return
 		}
 		n, err := r.Read(buf[:])
+		p.ended.Store(err != nil)
 		p.full <- piece{buf, n, err} // never blocks: there are as many places as buffers
 		if err != nil {
 			return

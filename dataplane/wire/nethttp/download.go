@@ -200,9 +200,9 @@ func (d *download) finish() {
 	if d.over {
 		return
 	}
-	if d.keepAlive && d.l.quiet() && d.c.sentWhole() {
+	if d.keepAlive && d.l.quiet() {
 		d.over = true
-		d.l.t.put(d.l)
+		d.c.release()
 		return
 	}
 	d.close()

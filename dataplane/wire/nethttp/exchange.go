@@ -77,6 +77,9 @@ func (x *exchange) run() (broken bool) {
 		x.refuse(reason, detail)
 	} else {
 		x.serve()
+		if x.r.Context().Err() != nil {
+			x.note(message.ReasonClientLeft, nil) // nobody may be there to hear the answer
+		}
 	}
 	x.respond()
 	return false

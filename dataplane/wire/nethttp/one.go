@@ -43,7 +43,13 @@ type call struct {
 	sendErr atomic.Pointer[error]
 	sent    int64 // bytes of the request body; of the sender until sending is closed
 	begun   atomic.Bool
-	whole   bool // the request went out whole without a sender
+	whole   bool        // the request went out whole without a sender
+	last    atomic.Bool // its sender has begun the last write
+
+	mu      sync.Mutex // guards what follows: answer and sender may end in any order
+	ended   bool       // the sender has ended
+	sentAll bool       // with all of the request sent
+	handed  bool       // the answer has ended first: the sender gives the connection back
 }
 
 // RoundTrip makes one attempt.
@@ -246,9 +252,22 @@ func (c *call) start() {
 
 func (c *call) send() {
 	defer close(c.sending)
-	if err := c.sendBody(); err != nil {
+	err := c.sendBody()
+	if err != nil {
 		c.sendErr.CompareAndSwap(nil, &err)
 		c.l.cut() // an answer may never come
+	}
+	c.mu.Lock()
+	c.ended, c.sentAll = true, err == nil && !c.l.broken.Load()
+	handed := c.handed
+	c.mu.Unlock()
+	switch {
+	case !handed:
+	case c.sentAll:
+		c.l.SetWriteDeadline(time.Time{})
+		c.l.t.put(c.l)
+	default:
+		c.l.Close()
 	}
 }
 
@@ -273,6 +292,7 @@ func (c *call) sendBody() error {
 			frame = appendChunk(frame[:0], p)
 			p = frame
 		}
+		c.last.Store(c.sent == n)
 		if _, err := c.l.Write(p); err != nil {
 			c.l.broken.Store(true)
 			return nil
@@ -284,22 +304,37 @@ func (c *call) sendBody() error {
 		}
 		return nil
 	}
+	c.last.Store(true)
 	if _, err := c.l.Write(appendTrailer(append(frame[:0], "0\r\n"...), body.Trailer())); err != nil {
 		c.l.broken.Store(true)
 	}
 	return nil
 }
 
-// sentWhole reports whether the request has left us to its last byte, so that the connection is fit for another.
-func (c *call) sentWhole() bool {
+// lastWrite is how long the last write of a request may take once its answer has ended.
+const lastWrite = 100 * time.Millisecond
+
+// release gives the connection back once its answer has ended, if the request has left us to its last byte. An answer often overtakes
+// the return of the last write: then it is left to the sender. One that came early, with more to send, costs the connection.
+func (c *call) release() {
 	if c.sending == nil {
-		return c.whole
+		if c.whole {
+			c.l.t.put(c.l)
+		} else {
+			c.l.Close()
+		}
+		return
 	}
-	select {
-	case <-c.sending:
-		return c.sendErr.Load() == nil && !c.l.broken.Load()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.sentAll:
+		c.l.t.put(c.l)
+	case c.last.Load() && !c.ended:
+		c.handed = true
+		c.l.SetWriteDeadline(time.Now().Add(lastWrite))
 	default:
-		return false
+		c.l.Close()
 	}
 }
 

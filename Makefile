@@ -6,6 +6,9 @@ export GOFLAGS := -buildvcs=false
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+IMAGE   ?= gatehouse-dev/gatehouse
+LABEL   := -label org.opencontainers.image
+LABELS  := $(LABEL).title=gatehouse $(LABEL).version=$(VERSION) $(LABEL).revision=$(COMMIT) $(LABEL).licenses=Apache-2.0
 TOOL    := go tool -modfile=hack/tools/go.mod
 FUZZTIME ?= 5s
 
@@ -23,6 +26,32 @@ build: ## Builds bin/gatehouse and the samples' bin/backend (minutes the first t
 .PHONY: run
 run: build ## Starts Gatehouse without a cluster on config/samples with two small backends, and prints URLs to curl.
 	@hack/run.sh
+
+.PHONY: image
+image: build ## Writes the image dist/gatehouse-VERSION.tar from bin/gatehouse, without a container engine.
+	@go run ./hack/image -o dist/gatehouse-$(VERSION).tar -name $(IMAGE):$(VERSION) -port 8080 -port 8081 $(LABELS) bin/gatehouse=/gatehouse
+	@echo "dist/gatehouse-$(VERSION).tar is $(IMAGE):$(VERSION); docker load, podman load and ctr images import read it"
+
+.PHONY: cluster-up
+cluster-up: ## Starts a whole Kubernetes on this machine (Linux, root; the first time it is built, some 8 minutes). CLUSTER=NAME for another one.
+	@hack/kube/cluster.sh up
+
+.PHONY: cluster-down
+cluster-down: ## Ends it and removes all that it made.
+	@hack/kube/cluster.sh down
+
+.PHONY: cluster-shell
+cluster-shell: ## A shell in its network, with KUBECONFIG set.
+	@hack/kube/cluster.sh shell
+
+.PHONY: cluster-test
+cluster-test: ## Tests that the cluster runs pods, serves Services and leaves nothing behind.
+	@hack/kube/build.sh cluster >/dev/null
+	go test -tags cluster -count=1 -timeout 5m -run Cluster ./hack/kube
+
+.PHONY: chart-test
+chart-test: ## Tests the Helm chart with a real helm and a real API server (both built on first use).
+	@hack/chart.sh test
 
 .PHONY: generate
 generate: ## Makes anew what is generated: deepcopy, CRDs, schemas, the reference.

@@ -2,7 +2,8 @@
 # build.sh [NAME...]   builds Kubernetes from source, out of the Go module proxy, and prints where the binaries are.
 #
 # NAME: kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl etcd,
-# or "control" for what a control plane needs (the default).
+# "echo" for the server that the conformance suite's pods run (echo-basic-<version>),
+# "control" for what a control plane needs (the default), or "cluster" for all of it.
 #
 # stdout is the directory of the binaries and nothing else; what happens is told on stderr.
 # What is there already isn't built again: then the script answers at once and says nothing.
@@ -12,6 +13,8 @@ set -euo pipefail
 
 KUBERNETES=v1.37.2
 ETCD=v3.7.3
+# v0.2.0, which the suite asks for, can't be had; this one has the same server.
+ECHO=v0.1.0
 # Newer than Kubernetes asks for, and the product's own: so a build from a shell (where `go` may be
 # older) and one from `go test` (where `go` is the product's) share one build cache.
 TOOLCHAIN=go1.27.0
@@ -25,6 +28,7 @@ package() {
 	kube-apiserver | kube-controller-manager | kube-scheduler | kubelet | kube-proxy | kubectl)
 		echo "k8s.io/kubernetes/cmd/$1" ;;
 	etcd) echo go.etcd.io/etcd/server/v3 ;;
+	"echo-basic-$ECHO") echo sigs.k8s.io/gateway-api-conformance-images/echo-basic ;;
 	*) return 1 ;;
 	esac
 }
@@ -64,6 +68,17 @@ etcd_module() {
 		toolchain $TOOLCHAIN
 		require go.etcd.io/etcd/server/v3 $ETCD
 		tool $(package etcd)
+	MOD
+}
+
+# echo_module names its version in a go.mod, since `go install path@version` looks up the list of all versions, which can't be had.
+echo_module() {
+	cat <<-MOD
+		module echo.build
+		go 1.26.0
+		toolchain $TOOLCHAIN
+		require sigs.k8s.io/gateway-api-conformance-images $ECHO
+		tool $(package "echo-basic-$ECHO")
 	MOD
 }
 
@@ -108,6 +123,8 @@ names=()
 for arg in "${@:-control}"; do
 	case $arg in
 	control) names+=(etcd kube-apiserver kubectl) ;;
+	cluster) names+=(etcd kube-apiserver kubectl kube-controller-manager kube-scheduler kubelet kube-proxy "echo-basic-$ECHO") ;;
+	echo) names+=("echo-basic-$ECHO") ;;
 	*) package "$arg" >/dev/null || die "no such thing to build: $arg"; names+=("$arg") ;;
 	esac
 done
@@ -141,10 +158,11 @@ trap 'if [ -n "$compiler" ]; then kill -- -$compiler 2>/dev/null; fi; exit 130' 
 mkdir "$work/tmp"; export GOTMPDIR=$work/tmp # the linker's intermediate files: gone with the rest, whatever happens
 
 say "building $(echo $todo) (Kubernetes $KUBERNETES, etcd $ETCD) into $bin"
-say "the first time this takes 4 to 6 minutes on two cores, 3 GB of memory, and 5 GB for Go's caches"
+say "the first time this takes 4 to 6 minutes on two cores (8 for a whole cluster), 3 GB of memory, and 5 GB for Go's caches"
 {
 	if grep -qx etcd <<<"$todo"; then build etcd_module etcd; fi
-	kubernetes=$(grep -vx etcd <<<"$todo" || true)
+	if grep -q ^echo- <<<"$todo"; then build echo_module "echo-basic-$ECHO"; fi
+	kubernetes=$(grep -vx -e etcd -e 'echo-.*' <<<"$todo" || true)
 	if [ -n "$kubernetes" ]; then build kubernetes_module $kubernetes; fi
 } >&2
 echo "$bin"

@@ -5,6 +5,7 @@ package kube
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -169,6 +170,36 @@ func TestStagingModulesComeFromWhereTheyArePublished(t *testing.T) {
 	} {
 		if !strings.Contains(string(written), want+"\n") {
 			t.Errorf("go.mod lacks %q:\n%s", want, written)
+		}
+	}
+}
+
+func TestAClusterIsBuiltOfThreeModules(t *testing.T) {
+	notes := scriptRoom(t)
+	version, _, _ := strings.Cut(strings.SplitN(script, "KUBERNETES=", 2)[1], "\n")
+	upstream := filepath.Join(notes, "modules/cache/download/k8s.io/kubernetes/@v")
+	gomod := "module k8s.io/kubernetes\nreplace k8s.io/api => ./staging/src/k8s.io/api\n"
+	if err := errors.Join(os.MkdirAll(upstream, 0o700), os.WriteFile(filepath.Join(upstream, version+".mod"), []byte(gomod), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	bin, err := Binaries(t.Context(), "cluster")
+	if err != nil {
+		t.Fatal(err)
+	}
+	echo, _, _ := strings.Cut(strings.SplitN(script, "ECHO=", 2)[1], "\n")
+	for _, name := range []string{
+		"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl", "echo-basic-" + echo,
+	} {
+		if _, err := os.Stat(filepath.Join(bin, name)); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := lines(filepath.Join(notes, "built")); len(got) != 8 {
+		t.Errorf("built: %q", got)
+	}
+	for _, module := range []string{"etcd_module", "echo_module", "kubernetes_module"} {
+		if _, err := os.Stat(filepath.Join(notes, module)); err != nil {
+			t.Error(err)
 		}
 	}
 }

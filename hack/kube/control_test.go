@@ -23,6 +23,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(victimEnv) != "" {
 		beVictim()
 	}
+	if os.Getenv(insideEnv) != "" {
+		beInside()
+	}
 	os.Exit(m.Run())
 }
 
@@ -109,6 +112,20 @@ func beVictim() {
 type victim struct {
 	Dir  string
 	Pids []int
+}
+
+const insideEnv = "GATEHOUSE_KUBE_INSIDE"
+
+// beInside enters the cluster and tells whether it is there.
+func beInside() {
+	c, err := Enter(context.Background())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	inside, err := c.inside()
+	fmt.Println(c.Name, inside, err, os.Getenv("KUBECONFIG") == c.Kubeconfig, os.Args[1:])
+	os.Exit(0)
 }
 
 func TestAControlPlaneDiesWithTheProcessThatStartedIt(t *testing.T) {

@@ -2,9 +2,10 @@
 // whose CEL rules must refuse, defaults, server-side apply, watches, leases.
 //
 // Nothing but Go and a few tools of every Linux is needed: build.sh compiles the upstream programs
-// out of the module proxy into the user's cache, once per version. So far there is the control
-// plane alone (etcd and kube-apiserver, see [Control]): no controllers and no nodes, so no pod ever runs,
-// no EndpointSlice appears by itself, and a deleted namespace stays in Terminating.
+// out of the module proxy into the user's cache, once per version. There is the control plane alone (etcd
+// and kube-apiserver, see [Control]), in three seconds and for anybody: no controllers and no nodes, so no pod ever runs,
+// no EndpointSlice appears by itself, and a deleted namespace stays in Terminating. And there is a whole
+// [Cluster], which needs root.
 //
 // The package knows the standard library only. What it gives (host, CA, token, kubeconfig) fits any client.
 package kube

@@ -40,6 +40,7 @@ func (l *life) forward() *message.Response {
 		cancel := l.cancel
 		l.requestTimer = time.AfterFunc(d, func() { cancel(errRequestTimeout) })
 	}
+	l.watchUpload()
 	resp := l.attempts()
 	if l.requestTimer != nil {
 		l.requestTimer.Stop()

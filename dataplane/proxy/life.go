@@ -34,6 +34,7 @@ type life struct {
 	cancel       context.CancelCauseFunc
 
 	stream stream // in the registry while the answer is under way
+	upload upload // sees the request body
 	mirror []*mirror
 }
 

@@ -4,12 +4,13 @@
 //	forward pick a share of the weights → attempts (each: Before, endpoint, connection, head of the answer) → tried again or not
 //	Done    done faces, mirrors with a body, telemetry; exactly once, after the last byte
 //
-// A request loads the plan once, at the top of the root's Serve, and finishes on it; after the head of its answer it holds only its rule. There is no lock
-// on the way but that of the registry of answers under way.
+// A request loads the plan once, at the top of the root's Serve, and finishes on it; after the head of its answer it holds only its
+// rule. There is no lock on the way but that of the registry of answers under way.
 //
-// Retries. A request of which no byte was sent is tried on another endpoint, whatever its method (Settings.ConnectRetries), and an
-// idempotent one whose pooled connection the backend had just closed. A route's retry replaces that number; with it, listed codes, attempt timeouts and broken connections are tried again when the method is
-// idempotent (RFC 9110 9.2.2) and the body can be sent again: it had none, or what was sent of it is held.
+// Retries. A request of which no byte was sent is tried on another endpoint, whatever its method (Settings.ConnectRetries), and so is an
+// idempotent one whose pooled connection the backend had just closed. A route's retry replaces that number; with it, listed codes,
+// attempt timeouts and broken connections are tried again when the method is idempotent (RFC 9110 9.2.2) and the body can be sent again:
+// it had none, or what was sent of it is held.
 package proxy
 
 import (

@@ -229,3 +229,27 @@ func (s *stream) Next() ([]byte, error) {
 func (s *stream) More() bool               { return s.inner.More() }
 func (s *stream) Trailer() *message.Header { return s.inner.Trailer() }
 func (s *stream) Abort(err error)          { s.inner.Abort(err) }
+
+// upload notes when a piece of the request body passes: a stream whose client alone speaks is under way, too. It is the body's source.
+type upload struct {
+	inner message.Source
+	clock func() time.Time
+	s     *stream
+}
+
+// watchUpload puts the upload between the request body and its source, before the first attempt.
+func (l *life) watchUpload() {
+	if b := l.ex.Request.Body; b != nil {
+		l.upload = upload{clock: l.p.options.Clock, s: &l.stream}
+		l.upload.inner = b.Watch(&l.upload)
+	}
+}
+
+func (u *upload) Next() ([]byte, error) {
+	p, err := u.inner.Next()
+	u.s.touched.Store(u.clock().UnixNano())
+	return p, err
+}
+func (u *upload) More() bool               { return u.inner.More() }
+func (u *upload) Trailer() *message.Header { return u.inner.Trailer() }
+func (u *upload) Abort(err error)          { u.inner.Abort(err) }

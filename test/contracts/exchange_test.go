@@ -7,9 +7,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,6 +49,7 @@ func TestContract01_EachExchangeEndsExactlyOnce(t *testing.T) {
 				case <-release:
 				}
 			case "/stay/streams":
+				http.NewResponseController(w).EnableFullDuplex()
 				io.WriteString(w, "first")
 				w.(http.Flusher).Flush()
 				reached <- struct{}{}
@@ -56,6 +57,7 @@ func TestContract01_EachExchangeEndsExactlyOnce(t *testing.T) {
 			case "/stay/breaks":
 				w.Header().Set("Content-Length", "100")
 				io.WriteString(w, "half")
+				w.(http.Flusher).Flush()
 				panic(http.ErrAbortHandler)
 			default:
 				ok(w, r)
@@ -84,6 +86,9 @@ func TestContract01_EachExchangeEndsExactlyOnce(t *testing.T) {
 			n++
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
+			if u, ok := body.(*unfinished); ok {
+				u.ctx = ctx
+			}
 			go func() {
 				select {
 				case <-leave:
@@ -125,7 +130,7 @@ func TestContract01_EachExchangeEndsExactlyOnce(t *testing.T) {
 
 		ask("GET", "/stay/silent", nil, reached)
 		ends("left while the backend is silent", "/stay/silent", 0, message.ReasonClientLeft)
-		ask("POST", "/stay/streams", &unfinished{done: make(chan struct{})}, once(reached))
+		ask("POST", "/stay/streams", &unfinished{}, reached)
 		ends("left in the middle of both bodies", "/stay/streams", 0, message.ReasonClientLeft)
 		ask("GET", "/stay/streams", nil, reached)
 		ends("left in the middle of an answer", "/stay/streams", 0, message.ReasonClientLeft)
@@ -158,10 +163,10 @@ func TestContract01_EachExchangeEndsExactlyOnce(t *testing.T) {
 	})
 }
 
-// unfinished is a body that never ends by itself.
+// unfinished is a body that never ends; it breaks when its client leaves.
 type unfinished struct {
 	begun bool
-	done  chan struct{}
+	ctx   context.Context
 }
 
 func (u *unfinished) Read(p []byte) (int, error) {
@@ -169,20 +174,9 @@ func (u *unfinished) Read(p []byte) (int, error) {
 		u.begun = true
 		return copy(p, "begin"), nil
 	}
-	<-u.done
-	return 0, io.EOF
+	<-u.ctx.Done() // net/http's client waits for it
+	return 0, u.ctx.Err()
 }
-
-func (u *unfinished) Close() error {
-	select {
-	case <-u.done:
-	default:
-		close(u.done)
-	}
-	return nil
-}
-
-func once(c <-chan struct{}) <-chan struct{} { return c }
 
 // tunnelTo upgrades a connection of the house to a tunnel.
 func tunnelTo(h *house, path string) *conn {
@@ -224,6 +218,7 @@ func TestContract01_ATunnelEndsItsExchangeWhenBothSidesAreDone(t *testing.T) {
 	if status, _ := h.get("/ws"); status != 429 {
 		t.Fatalf("a second one beside the tunnel: %d, want 429", status)
 	}
+	until(t, "the second one has ended", func() bool { _, ended := h.tally.count(); return ended == 1 })
 	c.send("hello\n")
 	c.CloseWrite()
 	all, err := io.ReadAll(c.r)
@@ -302,12 +297,12 @@ func TestContract03_AClientThatLeavesIsNoticedWhileTheBackendIsSilent(t *testing
 				}
 				h.endpoints(name, b.address)
 				h.serve(rule("a", name))
+				ctx, leave := context.WithCancel(context.Background())
 				var body io.Reader
 				method := "GET"
 				if upload {
-					method, body = "POST", &unfinished{done: make(chan struct{})}
+					method, body = "POST", &unfinished{ctx: ctx}
 				}
-				ctx, leave := context.WithCancel(context.Background())
 				req, _ := http.NewRequestWithContext(ctx, method, "http://"+h.address()+"/a", body)
 				done := make(chan struct{})
 				go func() {
@@ -345,15 +340,16 @@ func TestContract03_AnEarlyAnswerIsHeardWhileTheRequestIsStillBeingSent(t *testi
 		retried := snapshot.Retry{Set: true, Attempts: 3, Codes: []int{413}} // what cannot be sent again is passed on, and nobody waits for it
 		h.serve(rule("a", "a"), rule("h2c", "h2c"), rule("retried", "a", func(r *snapshot.Rule) { r.Retry = retried }))
 		for i, path := range []string{"/a", "/h2c", "/retried"} {
-			body := &unfinished{done: make(chan struct{})}
-			req, _ := http.NewRequest("PUT", "http://"+h.address()+path, body)
+			ctx, leave := context.WithCancel(context.Background())
+			defer leave()
+			req, _ := http.NewRequestWithContext(ctx, "PUT", "http://"+h.address()+path, &unfinished{ctx: ctx})
 			res, err := client(t, h2).Do(req)
 			if err != nil {
 				t.Fatalf("%s: %v", path, err)
 			}
 			text, _ := io.ReadAll(res.Body)
+			leave()
 			res.Body.Close()
-			body.Close()
 			if res.StatusCode != 413 || string(text) != "no" {
 				t.Errorf("%s: %d %q", path, res.StatusCode, text)
 			}
@@ -650,6 +646,7 @@ func TestContract06_BytesBehindThe101FollowOnBothSides(t *testing.T) {
 	if all, err := io.ReadAll(c.r); string(all) != "early from the backend\ngot early from the client\n" || err != nil {
 		t.Errorf("%q %v", all, err)
 	}
+	c.CloseWrite()
 	h.tally.last(t, 1)
 }
 
@@ -765,4 +762,31 @@ func TestContract06_AnAnswerThatNobodyGetsLetsGoOfItsBackend(t *testing.T) {
 	until(t, "nothing is in flight", func() bool { return h.figure("attempts_in_flight") == 0 })
 }
 
-var _ atomic.Int64
+// A 101 to a client that cannot have one closes the backend's side, and nothing else is done with it.
+func TestContract06_ATunnelThatNobodyAskedForIsClosed(t *testing.T) {
+	tunnels := make(chan message.Tunnel, 1)
+	h := open(t, options{transport: func(message.ConnKey, message.TransportOptions) message.Transport {
+		return transport(func(_ context.Context, at *message.Attempt) error {
+			at.Response = &message.Response{Status: 101, Length: -1, Upgrade: "websocket", Tunnel: func(c message.Tunnel) message.Outcome {
+				tunnels <- c
+				return message.Outcome{}
+			}}
+			return nil
+		})
+	}})
+	h.endpoints("a", netip.MustParseAddrPort("10.0.0.1:80"))
+	h.serve(rule("a", "a"))
+	eachWire(t, func(t *testing.T, h2 bool) {
+		res, err := client(t, h2).Get("http://" + h.address() + "/a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != 500 {
+			t.Errorf("%d", res.StatusCode)
+		}
+		if c := <-tunnels; c != nil {
+			t.Errorf("it was run with %v", c)
+		}
+	})
+}

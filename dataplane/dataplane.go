@@ -72,7 +72,7 @@ func New(o Options) *DataPlane {
 		o.Log.Error("work of a filter panicked", "panic", p, "stack", string(stack))
 	})
 	d.backends = upstream.New(upstream.Options{
-		Transport: o.Transport, TransportOptions: s.Transport(), Allowed: allowed(s.LocalEndpoints),
+		Transport: o.Transport, TransportOptions: s.Transport(), Allowed: allowed(s.LocalEndpoints), Clock: o.Clock,
 	})
 	d.proxy = proxy.New(proxy.Options{
 		RequestTimeout: s.RequestTimeout, AttemptTimeout: s.AttemptTimeout, StreamIdle: s.StreamIdle, StreamGrace: s.StreamGrace,

@@ -232,6 +232,27 @@ func Framing(name string) bool {
 // EqualName reports whether two field names are the same (RFC 9110 5.1): without case, ASCII only.
 func EqualName(a, b string) bool { return equalFold(a, b) }
 
+// AliasName reports whether many servers would take one name for the other: without case, and with "_" read as "-" (CGI's variables
+// do, RFC 3875 4.1.18).
+func AliasName(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := 0; i < len(a); i++ {
+		if a[i] != b[i] && dashed(a[i]) != dashed(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func dashed(c byte) byte {
+	if c == '_' {
+		return '-'
+	}
+	return lower(c)
+}
+
 // ValidName reports whether name is a token (RFC 9110 5.6.2), the only thing that a field name may be.
 func ValidName(name string) bool {
 	if name == "" {

@@ -98,33 +98,13 @@ func ours(name, _ string) bool {
 	}
 	switch name[0] {
 	case 'x', 'X':
-		return len(name) > len(forwarded) && alias(name[:len(forwarded)], forwarded) || alias(name, "x-real-ip") || alias(name, "x-request-id")
+		return len(name) > len(forwarded) && message.AliasName(name[:len(forwarded)], forwarded) || message.AliasName(name, "x-real-ip") || message.AliasName(name, "x-request-id")
 	case 'f', 'F':
-		return alias(name, "forwarded")
+		return message.AliasName(name, "forwarded")
 	case 'p', 'P':
-		return alias(name, "proxy") // httpoxy, CVE-2016-5385
+		return message.AliasName(name, "proxy") // httpoxy, CVE-2016-5385
 	}
 	return false
-}
-
-// alias reports whether name is canonical (lower case) but for case and "_" in place of "-".
-func alias(name, canonical string) bool {
-	if len(name) != len(canonical) {
-		return false
-	}
-	for i := 0; i < len(name); i++ {
-		c := name[i]
-		if 'A' <= c && c <= 'Z' {
-			c |= 0x20
-		}
-		if c == '_' {
-			c = '-'
-		}
-		if c != canonical[i] {
-			return false
-		}
-	}
-	return true
 }
 
 func defaultPort(r *message.Request) string {

@@ -6,7 +6,8 @@
 //
 // Endpoints come by the short way: SetEndpoints replaces one backend's picker and nothing else. It may come before any plan names the
 // backend; a backend that never was told differs from one that was told of none. An endpoint that stays in the set keeps its object,
-// and thereby its load and its connections; one that leaves finishes what is under way, and its idle connections are closed.
+// and thereby its load and its connections; one that leaves finishes what is under way,
+// its idle connections are closed, and it comes back as it was within keep.Grace.
 package upstream
 
 import (
@@ -15,8 +16,10 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/gatehouse-dev/gatehouse/dataplane/balance"
+	"github.com/gatehouse-dev/gatehouse/dataplane/keep"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
 	"github.com/gatehouse-dev/gatehouse/dataplane/telemetry"
@@ -28,6 +31,7 @@ type Options struct {
 	TransportOptions message.TransportOptions
 	// Allowed says whether an endpoint may be used at all; nil: every one. A second look after the controllers' (threats 38).
 	Allowed func(netip.AddrPort) bool
+	Clock   func() time.Time // nil: time.Now
 }
 
 // Backends is all backends of the process.
@@ -41,6 +45,9 @@ type Backends struct {
 
 // New returns a Backends that knows none.
 func New(options Options) *Backends {
+	if options.Clock == nil {
+		options.Clock = time.Now
+	}
 	return &Backends{
 		options:   options,
 		groups:    map[snapshot.BackendRef]*group{},
@@ -67,7 +74,8 @@ type state struct {
 // endpoint is one address and what is known of it.
 type endpoint struct {
 	balance.Endpoint
-	holders int // groups that use it; guarded by Backends.mu
+	holders int       // groups that use it; guarded by Backends.mu
+	left    time.Time // when the last of them let go; guarded by Backends.mu
 
 	transports atomic.Pointer[[]keyed] // few per endpoint: a list beats a map
 	options    *Options
@@ -90,8 +98,20 @@ func (b *Backends) SetEndpoints(sets []snapshot.Endpoints) {
 		l, r := b.rebuild(g, g.told)
 		gone, back = append(gone, l...), append(back, r...)
 	}
+	b.forget()
 	b.mu.Unlock()
 	settle(gone, back)
+}
+
+// forget drops endpoints that nobody has named for the grace of keep: one that flaps comes back with what is in flight to it (contracts
+// 18). b.mu is held.
+func (b *Backends) forget() {
+	now := b.options.Clock()
+	for address, ep := range b.endpoints {
+		if ep.holders == 0 && now.Sub(ep.left) > keep.Grace {
+			delete(b.endpoints, address)
+		}
+	}
 }
 
 // group returns the group of that name; b.mu is held.
@@ -125,7 +145,7 @@ func (b *Backends) rebuild(g *group, told []snapshot.Endpoint) (gone, back []*en
 	for _, ep := range g.used {
 		if ep.holders--; ep.holders == 0 {
 			gone = append(gone, ep)
-			delete(b.endpoints, ep.Address)
+			ep.left = b.options.Clock()
 		}
 	}
 	g.used = next

@@ -7,7 +7,9 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/gatehouse-dev/gatehouse/dataplane/keep"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
 )
@@ -267,5 +269,30 @@ func TestAnAttemptAllocatesNothingHere(t *testing.T) {
 	})
 	if n > 1 { // the fake's response
 		t.Fatalf("%v allocations", n)
+	}
+}
+
+func TestAnEndpointThatFlapsComesBackWithItsLoad(t *testing.T) {
+	n := &network{made: map[message.ConnKey]*fake{}}
+	now := time.Unix(1000, 0)
+	b := New(Options{Transport: n.transport, Clock: func() time.Time { return now }})
+	b.SetEndpoints(told(shop, "10.0.0.1:80"))
+	be := b.Use(snapshot.Backend{Ref: shop}, nil)
+	at := &message.Attempt{}
+	if err := be.Do(context.Background(), at); err != nil {
+		t.Fatal(err)
+	}
+	b.SetEndpoints(told(shop))
+	b.SetEndpoints(told(shop, "10.0.0.1:80"))
+	if ep := b.endpoints[at.Endpoint]; ep.Active.Load() != 1 || n.at("10.0.0.1:80").retired {
+		t.Fatalf("load %d, retired %v", ep.Active.Load(), n.at("10.0.0.1:80").retired)
+	}
+	at.Finished(nil)
+
+	b.SetEndpoints(told(shop))
+	now = now.Add(keep.Grace + time.Second)
+	b.SetEndpoints(told(shop))
+	if len(b.endpoints) != 0 {
+		t.Fatal("an endpoint that left is held for ever")
 	}
 }

@@ -22,6 +22,7 @@
 //	03        dataplane/proxy TestAClientThatLeavesEndsTheAttempt
 //	04        test/contracts TestContract04_ATimeoutIsAnsweredAndTheClientsConnectionServesOn TestContract04_TheContextOfAnExchangeIsItsOwn
 //	04        test/contracts TestContract04_TheDeadlineOfOneRequestNeverKillsTheNextOnTheConnection
+//	04        test/contracts TestContract04_ASilentAnswerIsNoWriteTimeout TestContract04_AClientThatListensIsNoBodyTimeout
 //	04        dataplane/proxy TestTimeoutsEndAnAttemptAndARequest
 //	04        scenario timeouts slow-clients idle-clients
 //	05        test/contracts TestContract05_AFilterThatRefusesNeverCausesA100 TestContract05_AnUnreadBodyEndsTheConnectionOrIsDrained
@@ -31,6 +32,7 @@
 //	06        test/contracts TestContract06_ATunnelledConnectionNeverReturnsToAPool TestContract06_AnAnswerThatNobodyGetsLetsGoOfItsBackend
 //	06        test/contracts TestContract06_BytesBehindThe101FollowOnBothSides
 //	06        dataplane/wire/nethttp TestTheEngineKeepsTheContract
+//	07        test/contracts TestContract07_AFieldThatARouteSetsHasNoTwin
 //	07        test/contracts TestContract07_ARefusedPathSaysHowToAllowIt TestContract07_ThePathThatIsMatchedIsTheOneThatIsForwarded
 //	07        test/contracts TestContract07_WhatBelongsToAHopOrIsOursNeverPasses
 //	07        dataplane/wire/nethttp TestTheEngineKeepsTheContract
@@ -78,6 +80,7 @@
 //	18        test/contracts TestContract18_WhatLeavesThePlanFinishesItsWork
 //	18        dataplane/keep TestAThingLivesAsLongAsItIsAskedFor
 //	18        dataplane/filter/ratelimit TestAPolicyThatFlapsKeepsItsCounters
+//	19        test/contracts TestContract19_AStreamThatOnlyUploadsIsNotIdle
 //	19        test/contracts TestContract19_AStreamWithoutItsRuleIsClosedAfterTheGrace TestContract19_LongStreamsHoldNoPlan
 //	19        dataplane/proxy TestAStreamWhoseRuleIsGoneEndsAfterTheGrace TestAStreamThatIdlesIsCut
 //	20        test/contracts TestContract20_AConnectionInTheClearIsNotServedByHTTPS

@@ -11,10 +11,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -319,7 +321,9 @@ func (c *tally) count() (served, ended int) {
 // mem is a Runner of the engine without sockets on the same data plane, as a client of its socket.
 func (h *house) mem() *mem.Runner {
 	h.t.Helper()
+	_, before := h.tally.count()
 	h.get("/") // the data plane gives its handler to an engine when the first connection comes
+	until(h.t, "that has ended", func() bool { _, ended := h.tally.count(); return ended > before })
 	h.tally.mu.Lock()
 	defer h.tally.mu.Unlock()
 	return &mem.Runner{
@@ -519,14 +523,20 @@ func ok(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, r.URL.Path)
 }
 
+// nextPort is where freePort looks next: below the ports that the system gives to outgoing connections, of which there are many here.
+var nextPort atomic.Uint32
+
 func freePort(t testing.TB) uint16 {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 10_000 {
+		port := 10_000 + (uint32(os.Getpid())*131+nextPort.Add(1))%20_000
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			l.Close()
+			return uint16(port)
+		}
 	}
-	defer l.Close()
-	return uint16(l.Addr().(*net.TCPAddr).Port)
+	t.Fatal("no port is free")
+	return 0
 }
 
 // until waits for a condition that nobody announces.

@@ -1,6 +1,7 @@
 package contracts
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -420,5 +421,44 @@ func TestContract19_AStreamWithoutItsRuleIsClosedAfterTheGrace(t *testing.T) {
 	h.tally.mu.Unlock()
 	for _, s := range streams {
 		s.c.close()
+	}
+}
+
+// A stream on which the client alone speaks is under way, not idle.
+func TestContract19_AStreamThatOnlyUploadsIsNotIdle(t *testing.T) {
+	var now atomic.Int64
+	now.Store(time.Now().UnixNano())
+	h := open(t, options{
+		settings: func(s *dataplane.Settings) { s.StreamIdle = time.Hour },
+		clock:    func() time.Time { return time.Unix(0, now.Load()) },
+	})
+	got := make(chan struct{}, 100)
+	h.endpoints("h2c", serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(200)
+		w.(http.Flusher).Flush()
+		lines := bufio.NewScanner(r.Body)
+		for lines.Scan() {
+			got <- struct{}{}
+		}
+		io.WriteString(w, "thanks")
+	}).address)
+	h.serve(rule("a", "h2c"))
+	in, out := io.Pipe()
+	req, _ := http.NewRequest("POST", "http://"+h.address()+"/a", in)
+	req.Header.Set("Content-Type", "application/grpc")
+	res, err := client(t, true).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	for range 5 {
+		fmt.Fprintln(out, "piece")
+		closed(t, "a piece", got)
+		now.Add(int64(20 * time.Minute))
+	}
+	time.Sleep(1500 * time.Millisecond) // the registry looks once a second
+	out.Close()
+	if text, err := io.ReadAll(res.Body); string(text) != "thanks" || err != nil {
+		t.Errorf("%q %v", text, err)
 	}
 }

@@ -185,14 +185,22 @@ func (c change) empty() bool { return len(c.set)+len(c.add)+len(c.remove) == 0 }
 
 func (c change) apply(h *message.Header) {
 	for _, f := range c.set {
+		dropAliases(h, f.Name)
 		h.Set(f.Name, f.Value)
 	}
 	for _, f := range c.add {
 		add(h, f)
 	}
 	for _, name := range c.remove {
+		dropAliases(h, name)
 		h.Del(name)
 	}
+}
+
+// dropAliases removes the other spellings of a name that a route sets or removes: to many servers X_User is X-User, and what a client
+// sends there would stand beside what the route says (contracts 7).
+func dropAliases(h *message.Header, name string) {
+	h.DelFunc(func(other, _ string) bool { return message.AliasName(other, name) && !message.EqualName(other, name) })
 }
 
 // add joins the value to those that are there, as the Gateway API shows it: "my-header: foo,bar". Set-Cookie is no list (RFC 9110 5.3)

@@ -199,3 +199,13 @@ func TestSettingAFieldThatIsThereDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+func TestAnotherSpellingOfWhatARouteSetsDoesNotPass(t *testing.T) {
+	f := faces(t, Config{SetRequest: []Field{{"X-User", "ours"}}, RemoveRequest: []string{"X-Admin"}})
+	ex := &message.Exchange{}
+	ex.Request.Header = header("X_User: spoofed", "x-USER: spoofed", "X_Admin: 1", "x-admin: 1", "X_Other: kept")
+	f.Request(ex)
+	if got := lines(&ex.Request.Header); got != "X-User: ours|X_Other: kept" && got != "X_Other: kept|X-User: ours" {
+		t.Error(got)
+	}
+}

@@ -28,7 +28,8 @@ type upload struct {
 	started bool
 	direct  bool
 	buf     *[pieceSize]byte
-	moved   time.Time // when the read deadline of an HTTP/2 stream was set
+	moved   time.Time   // when the read deadline of an HTTP/2 stream was set
+	armed   atomic.Bool // it is set
 	err     error
 	passed  atomic.Int64
 
@@ -71,7 +72,7 @@ func (u *upload) Next() ([]byte, error) {
 	if u.direct {
 		p, err = u.read()
 	} else {
-		p, err = u.pump.next(u.x.srv.limits.BodyTimeout)
+		p, err = u.pump.next(u.timeout)
 	}
 	n := u.passed.Add(int64(len(p)))
 	if limit := u.x.srv.limits.MaxBodyBytes; limit > 0 && n > limit {
@@ -106,15 +107,35 @@ func (u *upload) start() bool {
 	return true
 }
 
+// timeout is how long the next piece may take: without bound once the final head is out, since a client that listens to a stream may
+// have nothing to say. The stream's own idleness bounds both ways then.
+func (u *upload) timeout() time.Duration {
+	if u.x.headed.Load() {
+		return 0
+	}
+	return u.x.srv.limits.BodyTimeout
+}
+
+// relax takes the deadline of an HTTP/2 stream away when the final head is out.
+func (u *upload) relax() {
+	if u.armed.Load() {
+		http.NewResponseController(u.x.w).SetReadDeadline(time.Time{})
+	}
+}
+
 // read gets a piece on the caller's goroutine.
 func (u *upload) read() ([]byte, error) {
 	if u.buf == nil {
 		u.buf = pieces.Get().(*[pieceSize]byte)
 	}
-	if d := u.x.srv.limits.BodyTimeout; d > 0 && !u.x.one {
+	if d := u.timeout(); d > 0 && !u.x.one {
 		if now := time.Now(); now.Sub(u.moved) > min(d/4, time.Second) {
 			u.moved = now
+			u.armed.Store(true)
 			http.NewResponseController(u.x.w).SetReadDeadline(now.Add(d))
+			if u.x.headed.Load() { // it went out meanwhile, and relax may not have seen us
+				u.relax()
+			}
 		}
 	}
 	for {
@@ -201,6 +222,7 @@ func (u *upload) end() {
 // reset makes it fit for the next exchange.
 func (u *upload) reset() {
 	u.x, u.r, u.err, u.pump = nil, nil, nil, nil
+	u.armed.Store(false)
 	u.started, u.direct, u.killed, u.aborted = false, false, false, false
 	u.moved = time.Time{}
 	u.passed.Store(0)
@@ -235,14 +257,14 @@ func (p *pump) run(r io.Reader) {
 	}
 }
 
-// next waits for a piece, at most d when that is not 0.
-func (p *pump) next(d time.Duration) ([]byte, error) {
+// next waits for a piece, as long as timeout says: it is asked again when it has passed, and 0 is without bound.
+func (p *pump) next(timeout func() time.Duration) ([]byte, error) {
 	for {
 		if p.given != nil {
 			p.free <- p.given
 			p.given = nil
 		}
-		got, err := p.wait(d)
+		got, err := p.wait(timeout)
 		if err != nil {
 			return nil, err
 		}
@@ -259,7 +281,7 @@ func (p *pump) next(d time.Duration) ([]byte, error) {
 	}
 }
 
-func (p *pump) wait(d time.Duration) (piece, error) {
+func (p *pump) wait(timeout func() time.Duration) (piece, error) {
 	select {
 	case <-p.stop:
 		return piece{}, errGivenUp
@@ -268,7 +290,7 @@ func (p *pump) wait(d time.Duration) (piece, error) {
 	default:
 	}
 	var late <-chan time.Time
-	if d > 0 {
+	if d := timeout(); d > 0 {
 		if p.timer == nil {
 			p.timer = time.NewTimer(d)
 		} else {
@@ -283,6 +305,9 @@ func (p *pump) wait(d time.Duration) (piece, error) {
 	case got := <-p.full:
 		return got, nil
 	case <-late:
+		if timeout() == 0 {
+			return p.wait(timeout)
+		}
 		return piece{}, &message.Error{Reason: message.ReasonBodyTimeout}
 	}
 }

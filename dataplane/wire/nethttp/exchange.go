@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
@@ -27,19 +28,21 @@ type exchange struct {
 	one    bool // HTTP/1
 	number int  // of the head on its connection
 
-	wmu       sync.Mutex // guards what writes heads: 1xx may come while the request body is pulled elsewhere
-	committed bool       // the final head is out, or nothing more may be written
+	wmu       sync.Mutex  // guards what writes heads: 1xx may come while the request body is pulled elsewhere
+	committed bool        // the final head is out, or nothing more may be written
+	headed    atomic.Bool // the final head is out
 	hijacked  bool
 	broken    bool // the answer must not look whole
 	whole     bool // all of it was handed on
 
-	deadline time.Time // of the HTTP/2 stream's writes, when it was set
+	stall    stall // of an HTTP/2 stream's writes
+	written  func()
 	informer func(int, *message.Header) error
 }
 
 func newExchange(s *server) *exchange {
 	x := &exchange{srv: s}
-	x.informer = x.inform
+	x.informer, x.written = x.inform, x.stall.end
 	return x
 }
 
@@ -189,7 +192,8 @@ func (x *exchange) recycle() {
 	x.src.reset()
 	x.one, x.number = false, 0
 	x.committed, x.hijacked, x.broken, x.whole = false, false, false, false
-	x.deadline = time.Time{}
+	x.headed.Store(false)
+	x.stall.stalled()
 	x.srv.exchanges.Put(x)
 }
 
@@ -221,8 +225,8 @@ func (x *exchange) sendContinue() {
 }
 
 // writeReason tells why a write to the client failed.
-func writeReason(err error) message.Reason {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+func (x *exchange) writeReason(err error) message.Reason {
+	if errors.Is(err, os.ErrDeadlineExceeded) || x.stall.stalled() {
 		return message.ReasonWriteTimeout
 	}
 	return message.ReasonClientLeft

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
 )
@@ -56,6 +55,8 @@ func (x *exchange) writeHead(res *message.Response, bodyless bool) {
 	x.committed = true
 	x.w.WriteHeader(res.Status)
 	x.wmu.Unlock()
+	x.headed.Store(true)
+	x.src.relax()
 }
 
 // muchUnread reports whether more of the request body is announced than we would read to save the connection.
@@ -145,35 +146,37 @@ func (x *exchange) sourceBroke(err error) {
 }
 
 func (x *exchange) write(p []byte) bool {
-	x.armStream()
+	written := x.watchWrite()
 	n, err := x.w.Write(p)
+	written()
 	x.ex.Outcome.BytesOut += int64(n)
 	if err != nil {
-		x.broke(writeReason(err), err)
+		x.broke(x.writeReason(err), err)
 		return false
 	}
 	return true
 }
 
 func (x *exchange) flush() bool {
-	x.armStream()
-	if err := x.w.(interface{ FlushError() error }).FlushError(); err != nil {
-		x.broke(writeReason(err), err)
+	written := x.watchWrite()
+	err := x.w.(interface{ FlushError() error }).FlushError()
+	written()
+	if err != nil {
+		x.broke(x.writeReason(err), err)
 		return false
 	}
 	return true
 }
 
-// armStream moves the write deadline of an HTTP/2 stream, whose window the client may never open; the connection has its own.
-func (x *exchange) armStream() {
+// watchWrite bounds a write of an HTTP/2 stream, whose window the client may never open; a connection of HTTP/1 has a deadline of its
+// own. What it returns is called behind the write.
+func (x *exchange) watchWrite() (written func()) {
 	d := x.srv.limits.WriteTimeout
 	if x.one || d <= 0 {
-		return
+		return func() {}
 	}
-	if now := time.Now(); now.Sub(x.deadline) > min(d/4, time.Second) {
-		x.deadline = now
-		http.NewResponseController(x.w).SetWriteDeadline(now.Add(d))
-	}
+	x.stall.begin(x.w, d)
+	return x.written
 }
 
 // trailer sends fields behind the body. The head must be out before, or net/http would frame a short body by its length.

@@ -38,8 +38,9 @@ type DataPlane struct {
 	listen   *listen.Listen
 	async    *async
 
-	current atomic.Pointer[plan]
-	state   atomic.Int32 // starting, serving or leaving
+	current   atomic.Pointer[plan]
+	state     atomic.Int32 // starting, serving or leaving
+	exchanges atomic.Int64 // under way: between Serve and the end of Done
 
 	mu       sync.Mutex // one Apply at a time
 	sequence uint64
@@ -107,6 +108,7 @@ type handler struct{ d *DataPlane }
 
 // Serve loads the plan once: the exchange finishes on it, whatever is applied meanwhile.
 func (h handler) Serve(ex *message.Exchange) {
+	h.d.exchanges.Add(1)
 	now := h.d.current.Load()
 	if !now.listen.Holds(ex.Conn) {
 		ex.Conn.Leave()
@@ -116,7 +118,13 @@ func (h handler) Serve(ex *message.Exchange) {
 	h.d.proxy.Serve(ex, now.proxy)
 }
 
-func (h handler) Done(ex *message.Exchange) { h.d.proxy.Done(ex) }
+func (h handler) Done(ex *message.Exchange) {
+	served := ex.State != nil // else the engine refused it by itself
+	h.d.proxy.Done(ex)
+	if served {
+		h.d.exchanges.Add(-1)
+	}
+}
 
 // SetEndpoints replaces the endpoints of these backends, and no other. It is told before the Apply that first names a backend.
 func (d *DataPlane) SetEndpoints(sets []snapshot.Endpoints) { d.backends.SetEndpoints(sets) }
@@ -205,6 +213,9 @@ func (d *DataPlane) Leave() {
 // Shutdown stops accepting, lets what is under way finish, and cuts the rest when ctx ends, whose error it then returns.
 func (d *DataPlane) Shutdown(ctx context.Context) error {
 	err := d.listen.Shutdown(ctx)
+	for end := time.Now().Add(time.Second); d.exchanges.Load() > 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond) // what was cut still writes its last lines
+	}
 	d.proxy.Close()
 	d.async.wait(ctx)
 	return err

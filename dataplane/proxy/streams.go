@@ -18,6 +18,7 @@ type streams struct {
 	clock  func() time.Time
 	idle   time.Duration
 	grace  time.Duration
+	once   sync.Once
 	quit   chan struct{}
 	gone   chan struct{}
 }
@@ -50,7 +51,7 @@ func (r *streams) start(clock func() time.Time, idle, grace time.Duration) {
 }
 
 func (r *streams) stop() {
-	close(r.quit)
+	r.once.Do(func() { close(r.quit) })
 	<-r.gone
 }
 

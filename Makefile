@@ -53,6 +53,14 @@ cluster-test: ## Tests that the cluster runs pods, serves Services and leaves no
 chart-test: ## Tests the Helm chart with a real helm and a real API server (both built on first use).
 	@hack/chart.sh test
 
+.PHONY: conformance
+conformance: ## The Gateway API's conformance suite against the chart in a real cluster, with a table (some 3 minutes, and builds the first time).
+	@hack/e2e.sh conformance
+
+.PHONY: e2e
+e2e: ## End to end in that cluster, under load: what rolls, rotates, restarts, or goes away, and no request fails.
+	@hack/e2e.sh e2e
+
 .PHONY: generate
 generate: ## Makes anew what is generated: deepcopy, CRDs, schemas, the reference.
 	@hack/generate.sh

@@ -8,7 +8,8 @@ package controllers
 import (
 	"reflect"
 
-	"github.com/gatehouse-dev/gatehouse/controllers/policy"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
 )
 
@@ -22,7 +23,7 @@ type DataPlane interface {
 }
 
 // Object is a typed Kubernetes object, such as *gwv1.HTTPRoute. Nobody changes one that the loop has been told of.
-type Object = policy.Object
+type Object = client.Object
 
 // identity tells objects apart: no two kinds have one Go type.
 type identity struct {

@@ -2,6 +2,7 @@
 # Generates all that is made from something else in the tree. Running it twice changes nothing; `make verify` relies on it.
 #
 #   api/v1alpha1/*.go  →  api/v1alpha1/zz_generated.deepcopy.go, config/crd/*.yaml, config/crd/README.md
+#   config/crd/*.yaml  →  charts/gatehouse/files/crds (what else the chart has of the tree: hack/chart.sh)
 #   config/crd/*.yaml and the Gateway API module's CRDs (standard channel)  →  controllers/source/schemas/*.json
 #
 # The tools are built from hack/tools/go.mod, whose versions are pinned there and nowhere else.
@@ -22,6 +23,8 @@ for crd in config/crd/*.yaml; do
 	sed '/<gateway:util:excludeFromCRD>/,/<\/gateway:util:excludeFromCRD>/d' "$crd" >"$tools/crd.yaml"
 	cat "$tools/crd.yaml" >"$crd"
 done
+
+cp config/crd/*.yaml charts/gatehouse/files/crds/
 
 echo "generate: schemas of controllers/source" >&2
 gatewayapi=$(go list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api)

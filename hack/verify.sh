@@ -20,7 +20,7 @@ formatted() {
 # Generation must leave everything as it is committed.
 generated() {
 	hack/generate.sh
-	git diff --exit-code -- api config controllers/source/schemas
+	git diff --exit-code -- api config charts controllers/source/schemas
 }
 
 vulnerabilities() {

@@ -44,6 +44,6 @@ func command() *cobra.Command {
 		SilenceErrors: true,
 		Version:       version + " (" + commit + ")",
 	}
-	root.AddCommand(runCommand(), checkCommand())
+	root.AddCommand(runCommand(), controllerCommand(), checkCommand())
 	return root
 }

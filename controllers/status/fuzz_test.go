@@ -67,6 +67,7 @@ func check[V status.Value](t *testing.T, d *dice, stored, wanted V) {
 	}
 	othersStay(t, stored, m.Status)
 	oursAreThere(t, stored, wanted, m.Status, m.LeftOut, metav1.Unix(now.Unix(), 0))
+	patchLeadsThere(t, stored, m.Status)
 
 	kept := m.Status
 	if m.Changed {

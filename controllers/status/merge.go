@@ -1,5 +1,5 @@
-// Package status makes out of what is stored in an object's status, and of what Build says, the status that is to be written. It asks
-// nobody and knows no clock.
+// Package status makes out of what is stored in an object's status, and of what Build says, the status that is to be written, and on the
+// leader writes it. Merge decides what; it asks nobody and knows no clock. Writer does the rest.
 //
 // A status has several authors. Other controllers have entries beside ours, and other tools have conditions within ours; all of that
 // stays as it is and where it is. What is ours is what carries our controllerName, the conditions that Build writes, and all else in the
@@ -8,8 +8,11 @@
 // A status that would say the same again is not to be written: each write wakes all who watch. So what the API server fills in by itself
 // is filled in here too, and a time moves only with the status of its condition.
 //
-// Limits: values are of the types of the Gateway API that we are built with. A field that a newer one adds to another controller's entry
-// is not in them, nor are fractions of seconds; the list that they stand in is written as a whole, so both are lost then.
+// Values are of the types of the Gateway API that we are built with. A field that a newer one adds to another controller's entry is not in
+// them, nor are fractions of seconds. Neither is lost: a write is a JSON Patch that names only what changes, for one version of the object.
+//
+// Limits: a status that was not written stays until its object is told about again, or seen. What others do with an object of which
+// nothing is told any more is not repaired.
 package status
 
 import (

@@ -95,7 +95,7 @@ func (g *graph) backend(from referrer, ref snapshot.BackendRef, field string) (s
 			return b, Pending, refuseTLS(ps[0], ref, field)
 		}
 		return b, Pending, nil
-	case Absent:
+	case Absent, Forbidden: // Services are watched as a whole: what that does not show is not there for us
 		return b, Absent, wrong(field, gwv1.RouteReasonBackendNotFound, "there is no Service %s", ref.Service)
 	}
 	if service.Spec.Type == corev1.ServiceTypeExternalName {

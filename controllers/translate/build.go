@@ -37,6 +37,8 @@ type Result struct {
 	Snapshot *snapshot.Snapshot
 	// Infra is what each Gateway should have outside of the data plane, oldest Gateway first.
 	Infra []Infra
+	// Gateways are all Gateways that there are, but those of another controller's class: what they have outside must not be removed.
+	Gateways map[types.UID]bool
 	// Refs are all references that Build followed, sorted: what is referred to and, across namespaces, granted.
 	Refs []Ref
 	// Wants are those of them that have no answer yet. None: this Result is the whole truth.
@@ -59,7 +61,8 @@ func Build(in Input) Result {
 	return Result{
 		Snapshot: g.snapshot(),
 		Infra:    g.infra(),
-		Refs:     g.refs.list(Found, Absent, Pending),
+		Gateways: g.gatewayUIDs(),
+		Refs:     g.refs.list(Found, Absent, Pending, Forbidden),
 		Wants:    g.refs.list(Pending),
 		LastGood: g.good,
 		graph:    g,

@@ -372,9 +372,55 @@ spec:
   - {name: bad, port: 443, protocol: HTTPS, hostname: a.example.com, tls: {certificateRefs: [{name: gone}]}}
 `)
 	got := fmt.Sprintf("%+v", translate.Build(in).Infra)
-	want := fmt.Sprintf("[{Gateway:infra/gw UID:%s Ports:[80 8081] Labels:map[team:edge] Annotations:map[example.com/a:b] Addresses:[192.0.2.1]}]", in.Objects.Gateways[0].UID)
+	want := fmt.Sprintf("[{Gateway:infra/gw UID:%s Class:gatehouse Ports:[80 8081] Named:[80 443 8081] Labels:map[team:edge] Annotations:map[example.com/a:b] Addresses:[192.0.2.1]}]", in.Objects.Gateways[0].UID)
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func TestWhatAGatewayHasOutsideStaysUnlessItIsAnotherControllers(t *testing.T) {
+	in := parse(t, `
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: other}
+spec: {controllerName: example.com/other}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: gatehouse}
+spec: {controllerName: gatehouse.dev/gateway-controller}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: ours, namespace: infra}
+spec: {gatewayClassName: gatehouse, listeners: [{name: a, port: 80, protocol: HTTP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: without-class, namespace: infra}
+spec: {gatewayClassName: gone, listeners: [{name: a, port: 80, protocol: HTTP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: others, namespace: infra}
+spec: {gatewayClassName: other, listeners: [{name: a, port: 80, protocol: HTTP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: refused, namespace: infra}
+spec:
+  gatewayClassName: gatehouse
+  infrastructure: {parametersRef: {group: "", kind: ConfigMap, name: x}}
+  listeners: [{name: a, port: 80, protocol: HTTP}]
+`)
+	r := translate.Build(in)
+	for _, o := range in.Objects.Gateways {
+		if stays := o.Name != "others"; r.Gateways[o.UID] != stays {
+			t.Errorf("%s stays: %v", o.Name, !stays)
+		}
+	}
+	if len(r.Infra) != 1 || r.Infra[0].Gateway.Name != "ours" {
+		t.Errorf("wanted: %+v", r.Infra)
 	}
 }
 

@@ -66,6 +66,9 @@ func (g *graph) certificate(namespace string, ref gwv1.SecretObjectReference, fi
 		return keyPair{}, Pending, nil
 	case Absent:
 		return keyPair{}, Absent, wrong(field, gwv1.ListenerReasonInvalidCertificateRef, "there is no Secret %s; create it with type kubernetes.io/tls", name)
+	case Forbidden:
+		return keyPair{}, Forbidden, wrong(field, gwv1.ListenerReasonInvalidCertificateRef,
+			"Gatehouse may not read Secret %s; grant its ServiceAccount get, list and watch on secrets in namespace %s (chart value rbac.secrets)", name, name.Namespace)
 	}
 	if pair, known := g.in.LastGood.pair(secret); known {
 		g.good.pairs[secret] = pair

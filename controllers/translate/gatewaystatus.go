@@ -66,9 +66,17 @@ func truth(ok bool) metav1.ConditionStatus {
 	return metav1.ConditionFalse
 }
 
-// gatewayProgrammed says whether the valid part of a Gateway serves under all of its addresses. Parts that are not valid are told by
-// Accepted and by the listeners.
+// gatewayProgrammed says whether the valid part of a Gateway serves under all of its addresses, and what is amiss beside that.
 func (g *graph) gatewayProgrammed(n *gatewayNode, f Facts) metav1.Condition {
+	c := g.programmed(n, f)
+	if remark := f.Remarks[n.name]; remark != "" {
+		c.Message = strings.TrimPrefix(c.Message+"; "+remark, "; ")
+	}
+	return c
+}
+
+// programmed is about the valid part. Parts that are not are told by Accepted and by the listeners.
+func (g *graph) programmed(n *gatewayNode, f Facts) metav1.Condition {
 	no := func(reason gwv1.GatewayConditionReason, message string) metav1.Condition {
 		return condition(gwv1.GatewayConditionProgrammed, metav1.ConditionFalse, reason, message)
 	}
@@ -79,6 +87,9 @@ func (g *graph) gatewayProgrammed(n *gatewayNode, f Facts) metav1.Condition {
 		return no(gwv1.GatewayReasonNoResources, why)
 	}
 	bad, waiting := n.unusable, problems(nil)
+	if why := f.Unusable[n.name]; why != "" {
+		bad = append(slices.Clip(bad), problem{message: why})
+	}
 	for _, l := range n.listeners {
 		p := g.unbound(l, f)
 		switch {
@@ -104,7 +115,7 @@ func (g *graph) gatewayProgrammed(n *gatewayNode, f Facts) metav1.Condition {
 func (g *graph) assigned(n *gatewayNode, f Facts) metav1.Condition {
 	if f.Addresses != nil {
 		for i, a := range n.object.Spec.Addresses {
-			has := func(s gwv1.GatewayStatusAddress) bool { return s.Value == a.Value }
+			has := func(s gwv1.GatewayStatusAddress) bool { return sameAddress(s.Value, a.Value) }
 			if a.Value != "" && !slices.ContainsFunc(f.Addresses[n.name], has) {
 				return condition(gwv1.GatewayConditionProgrammed, metav1.ConditionFalse, gwv1.GatewayReasonAddressNotUsable,
 					fmt.Sprintf("spec.addresses[%d]: %s was not given to the Gateway's Service", i, a.Value))
@@ -112,6 +123,13 @@ func (g *graph) assigned(n *gatewayNode, f Facts) metav1.Condition {
 		}
 	}
 	return condition(gwv1.GatewayConditionProgrammed, metav1.ConditionTrue, gwv1.GatewayReasonProgrammed, "")
+}
+
+// sameAddress compares what may be written in several ways: 2001:DB8::1 is 2001:db8::1.
+func sameAddress(a, b string) bool {
+	x, errX := netip.ParseAddr(a)
+	y, errY := netip.ParseAddr(b)
+	return a == b || errX == nil && errY == nil && x.Unmap() == y.Unmap()
 }
 
 // addresses are those that clients can use, and none in the meantime: a wrong one would be published in DNS.
@@ -204,6 +222,9 @@ func (g *graph) unbound(l *listenerNode, f Facts) *problem {
 		}
 	}
 	pending := wrong("", gwv1.ListenerReasonPending, "port %d is not bound yet", l.port)
+	if f.Addresses != nil {
+		pending = wrong("", gwv1.ListenerReasonPending, "port %d is not bound on all replicas yet", l.port)
+	}
 	keys := g.socketKeys(l.gateway, l.port)
 	if len(keys) == 0 && len(l.gateway.unusable) > 0 {
 		return wrong("", gwv1.ListenerReasonPortUnavailable, "none of the Gateway's addresses can be used")

@@ -148,7 +148,7 @@ func (g golden) input(t *testing.T) (translate.Input, map[string]bool) {
 		if in.Answers == nil {
 			in.Answers = translate.Answers{}
 		}
-		answer, ok := map[string]translate.Answer{"absent": translate.Absent, "pending": translate.Pending}[words[2]]
+		answer, ok := map[string]translate.Answer{"absent": translate.Absent, "pending": translate.Pending, "forbidden": translate.Forbidden}[words[2]]
 		if !ok {
 			t.Fatalf("answer %q", words)
 		}
@@ -201,6 +201,10 @@ func (g golden) facts(t *testing.T, r translate.Result) translate.Facts {
 			f.Addresses[name(words[1])] = all
 		case "unprovided":
 			f.Unprovided = map[snapshot.Name]string{name(words[1]): rest}
+		case "unusable":
+			f.Unusable = map[snapshot.Name]string{name(words[1]): rest}
+		case "remark":
+			f.Remarks = map[snapshot.Name]string{name(words[1]): rest}
 		case "endpoint":
 			service, port, _ := strings.Cut(words[1], ":")
 			f.RefusedEndpoints = map[snapshot.BackendRef][]string{{Service: name(service), Port: number(t, port)}: {rest}}

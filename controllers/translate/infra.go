@@ -12,22 +12,31 @@ import (
 type Infra struct {
 	Gateway snapshot.Name
 	UID     types.UID
+	Class   string // the name of its GatewayClass
 	// Ports are those of the spec on which something is served, ascending. None: what there is stays, so as not to lose an address.
 	Ports []uint16
+	// Named are all that the spec names, ascending. One that is not served now, for want of a certificate, is not given away.
+	Named []uint16
 	// Labels and Annotations are those of spec.infrastructure.
 	Labels, Annotations map[string]string
 	// Addresses are the IP addresses that were asked for; none: any.
 	Addresses []string
 }
 
-// infra is the graph as the infrastructure sees it. A Gateway that is refused as a whole has nothing.
+// infra is the graph as the infrastructure sees it. A Gateway that is refused as a whole is not in it: what it has stays.
 func (g *graph) infra() []Infra {
 	var all []Infra
 	for _, n := range g.gateways {
 		if n.problem != nil {
 			continue
 		}
-		out := Infra{Gateway: n.name, UID: n.object.UID, Ports: n.servedPorts()}
+		out := Infra{
+			Gateway: n.name,
+			UID:     n.object.UID,
+			Class:   string(n.object.Spec.GatewayClassName),
+			Ports:   n.servedPorts(),
+			Named:   portsOf(n.listeners, func(*listenerNode) bool { return true }),
+		}
 		if i := n.object.Spec.Infrastructure; i != nil {
 			out.Labels, out.Annotations = plain(i.Labels), plain(i.Annotations)
 		}
@@ -37,6 +46,22 @@ func (g *graph) infra() []Infra {
 			}
 		}
 		all = append(all, out)
+	}
+	return all
+}
+
+// gatewayUIDs are those of all Gateways but the ones of another controller's class. One whose class is not there, or is to come again, is
+// still ours if it ever was.
+func (g *graph) gatewayUIDs() map[types.UID]bool {
+	others := map[string]bool{}
+	for _, c := range g.in.Objects.GatewayClasses {
+		others[c.Name] = c.Spec.ControllerName != controllerName
+	}
+	all := map[types.UID]bool{}
+	for _, o := range g.in.Objects.Gateways {
+		if !others[string(o.Spec.GatewayClassName)] {
+			all[o.UID] = true
+		}
 	}
 	return all
 }

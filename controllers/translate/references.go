@@ -23,10 +23,12 @@ const (
 	Found Answer = iota
 	Absent
 	Pending // nobody has looked yet: the last good node serves on, and nothing is said about it
+	// Forbidden: we may not look. It is an answer: to wait for a right that nobody grants would leave the author without a word.
+	Forbidden
 )
 
-// Answers is what has been looked up of what is not among the objects: Absent says that it does not exist; Pending, or no entry, that
-// this is not known yet. Nil: what is not among the objects is absent, as with files.
+// Answers is what has been looked up of what is not among the objects: Absent says that it does not exist, Forbidden that we may not
+// know; Pending, or no entry, that this is not known yet. Nil: what is not among the objects is absent, as with files.
 type Answers map[Ref]Answer
 
 // references answers what refers to something outside its own object, and remembers what it was asked.
@@ -61,8 +63,10 @@ func (r *references) answer(ref Ref, here bool) Answer {
 	switch {
 	case here:
 		a = Found
-	case r.answers == nil || r.answers[ref] == Absent:
+	case r.answers == nil:
 		a = Absent
+	case r.answers[ref] == Absent, r.answers[ref] == Forbidden:
+		a = r.answers[ref]
 	}
 	r.asked[ref] = a
 	return a

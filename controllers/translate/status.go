@@ -19,17 +19,24 @@ const controllerName = gwv1.GatewayController(v1alpha1.ControllerName)
 type Facts struct {
 	// Applied: the data plane works by the snapshot.
 	Applied bool
-	// Binds says of each socket whether it could be bound; nil error: it was. One that is missing was not tried yet.
+	// Binds says of each socket whether it could be bound, with replicas on all of them; nil error: it was. One that is missing was not
+	// tried yet.
 	Binds map[snapshot.SocketKey]error
 	// Addresses are those under which clients reach each Gateway. Nil: those of its spec, where the sockets are bound (files, hosts).
 	// Not nil: what a Gateway is not in, it does not have yet.
 	Addresses map[snapshot.Name][]gwv1.GatewayStatusAddress
 	// Unprovided is why the infrastructure of a Gateway could not be made, in the API server's words.
 	Unprovided map[snapshot.Name]string
+	// Unusable is which of the addresses that a Gateway asks for it cannot have, in words.
+	Unusable map[snapshot.Name]string
+	// Remarks are what a Gateway lacks though it serves, in words.
+	Remarks map[snapshot.Name]string
 	// RefusedEndpoints are addresses of backends that are not used, and why; in words.
 	RefusedEndpoints map[snapshot.BackendRef][]string
 	// CRDs are the bundle versions of the Gateway API's CRDs, by the CRD's name; "" for one without. Nil: there are no CRDs to look at.
 	CRDs map[string]string
+	// Unreadable are the kinds that we may not read, as RBAC names them: "grpcroutes.gateway.networking.k8s.io".
+	Unreadable []string
 }
 
 // Bound takes over what became of the sockets of a snapshot that was applied.
@@ -95,6 +102,21 @@ func (r Result) Statuses(f Facts) []Status {
 	return out
 }
 
+// Waiting are the objects about which nothing is said now, since an answer is missing: what was said of them last stays.
+func (r Result) Waiting() (all []Ref) {
+	for _, n := range r.graph.gateways {
+		if n.waits() {
+			all = append(all, Ref{"Gateway", n.name})
+		}
+	}
+	for _, route := range r.graph.routes {
+		if route.waits {
+			all = append(all, Ref{route.id.Kind, route.id.Name})
+		}
+	}
+	return all
+}
+
 func policyProblems(problems []policy.Problem) []Problem {
 	var out []Problem
 	for _, p := range problems {
@@ -104,7 +126,7 @@ func policyProblems(problems []policy.Problem) []Problem {
 }
 
 func (c *classNode) status(f Facts) Status {
-	accepted := condition(gwv1.GatewayClassConditionStatusAccepted, metav1.ConditionTrue, gwv1.GatewayClassReasonAccepted, "")
+	accepted := condition(gwv1.GatewayClassConditionStatusAccepted, metav1.ConditionTrue, gwv1.GatewayClassReasonAccepted, unreadable(f))
 	if c.problem != nil {
 		accepted = condition(gwv1.GatewayClassConditionStatusAccepted, metav1.ConditionFalse, c.problem.reason, c.problem.String())
 	}
@@ -117,6 +139,14 @@ func (c *classNode) status(f Facts) Status {
 		status.SupportedFeatures = append(status.SupportedFeatures, gwv1.SupportedFeature{Name: gwv1.FeatureName(feature)})
 	}
 	return Status{Kind: "GatewayClass", Name: snapshot.Name{Name: c.object.Name}, Generation: c.object.Generation, Value: status, Problems: told(c.problem.list())}
+}
+
+// unreadable tells an operator what RBAC keeps from us. Their authors cannot be told: we don't see what they wrote.
+func unreadable(f Facts) string {
+	if len(f.Unreadable) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("Gatehouse may not read %s; grant its ServiceAccount get, list and watch on them", strings.Join(f.Unreadable, ", "))
 }
 
 // supportedVersion compares the CRDs' bundle versions with those that we were built for. Others are served as well as can be.

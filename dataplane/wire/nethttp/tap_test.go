@@ -22,6 +22,10 @@ func readBy(content []byte, piece int) string {
 	}
 	var out strings.Builder
 	for _, h := range t.heads {
+		if h.reason != message.ReasonNone { // how much of it was read when it was refused depends on the pieces
+			fmt.Fprintln(&out, h.reason)
+			continue
+		}
 		fmt.Fprintf(&out, "%s %q %q %d %q %s %v\n", h.method, h.target, h.host, h.length, h.upgrade, h.reason, h.fields)
 	}
 	fmt.Fprintf(&out, "%d of %d bodies, where %d, bad %v", t.ended, t.seen, t.where, t.bad.Load())

@@ -1,0 +1,195 @@
+package controllers
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/gatehouse-dev/gatehouse/controllers/translate"
+	"github.com/gatehouse-dev/gatehouse/controllers/watch"
+)
+
+// references finds answers about what Build refers to. Secrets are watched by name, those alone that are referred to and granted. What
+// a watch does not show may be on its way: two watches have no common order, and a Secret that is replaced is gone for a moment. So an
+// object counts as absent when the API server has said so when asked for this one.
+//
+// There is no answer while the API server is away: what was served, serves on.
+type references struct {
+	client   client.Reader
+	secrets  *watch.Pool
+	loop     *Loop
+	patience time.Duration
+	log      logr.Logger
+
+	slots   chan struct{} // bounds what is asked at once
+	working sync.WaitGroup
+
+	mu     sync.Mutex // guards what follows
+	ctx    context.Context
+	asking map[translate.Ref]*question
+	wants  []translate.Ref
+}
+
+// question is one that is being asked until there is an answer.
+type question struct{ cancel context.CancelFunc }
+
+const (
+	// lookLimit is for one question to the API server: what waits for it serves what it served.
+	lookLimit = time.Second
+	// lookFirst and lookLongest are the times between two questions about the same object.
+	lookFirst   = 100 * time.Millisecond
+	lookLongest = 5 * time.Second
+	// looksAtOnce is how many questions are asked at once.
+	looksAtOnce = 8
+)
+
+// newReferences makes references whose work ends with ctx. The client reads from the API server, never from a cache.
+func newReferences(ctx context.Context, c client.WithWatch, loop *Loop, trim func(Object) Object, patience time.Duration, log logr.Logger) *references {
+	r := &references{
+		client: c, loop: loop, patience: patience, log: log, ctx: ctx,
+		slots: make(chan struct{}, looksAtOnce), asking: map[translate.Ref]*question{},
+	}
+	r.secrets = watch.NewPool(watch.PoolOptions{
+		Options: watch.Options{
+			Client: c, Object: &corev1.Secret{}, List: &corev1.SecretList{}, Trim: trim, Set: loop.Set, Delete: loop.Delete,
+			Patience: patience, Longest: 15 * time.Second, Log: log.WithValues("kind", "Secret"),
+		},
+		Answered: r.answered,
+	})
+	return r
+}
+
+// stop ends all work; ctx has ended.
+func (r *references) stop() {
+	r.secrets.Stop()
+	r.working.Wait()
+}
+
+// follow watches the Secrets among refs, and looks for what is wanted.
+func (r *references) follow(refs, wants []translate.Ref) {
+	names := map[types.NamespacedName]bool{}
+	for _, ref := range refs {
+		if ref.Kind == "Secret" {
+			names[types.NamespacedName(ref.Name)] = true
+		}
+	}
+	r.secrets.Want(names)
+
+	wanted := map[translate.Ref]bool{}
+	for _, ref := range wants {
+		wanted[ref] = true
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wants = wants
+	for ref, q := range r.asking {
+		if !wanted[ref] {
+			q.cancel()
+			delete(r.asking, ref)
+		}
+	}
+	for ref := range wanted {
+		if r.asking[ref] == nil && (ref.Kind != "Secret" || r.secrets.State(types.NamespacedName(ref.Name)).Answered()) {
+			r.ask(ref)
+		}
+	}
+}
+
+// answered takes the first answer about a Secret that is wanted: its watch was empty, or was refused. If the Secret was there, it has
+// been told.
+func (r *references) answered(name types.NamespacedName, s watch.State) {
+	ref := translate.Ref{Kind: "Secret"}
+	ref.Name.Namespace, ref.Name.Name = name.Namespace, name.Name
+	if s.Refused {
+		r.forbidden(ref)
+		return
+	}
+	r.loop.Answer(ref, translate.Absent) // which nobody hears if it is there
+}
+
+// forbidden acts at once, even on what was served before: after a restart we could not read it either.
+func (r *references) forbidden(ref translate.Ref) {
+	secret := &corev1.Secret{}
+	secret.Namespace, secret.Name = ref.Name.Namespace, ref.Name.Name
+	r.loop.Delete(secret)
+	r.loop.Answer(ref, translate.Forbidden)
+}
+
+// ask looks for an object until there is an answer, or nobody wants one; r.mu is held.
+func (r *references) ask(ref translate.Ref) {
+	ctx, cancel := context.WithCancel(r.ctx)
+	q := &question{cancel}
+	r.asking[ref] = q
+	r.working.Go(func() {
+		defer cancel()
+		if answer := r.seek(ctx, ref); answer != translate.Pending {
+			r.loop.Answer(ref, answer)
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.asking[ref] == q {
+			delete(r.asking, ref)
+		}
+	})
+}
+
+// seek asks until there is an answer; Pending: ctx ended before.
+func (r *references) seek(ctx context.Context, ref translate.Ref) translate.Answer {
+	log := r.log.WithValues("kind", ref.Kind, "name", ref.Name.String())
+	began, hopeless := time.Now(), false
+	for wait := lookFirst; ; wait = min(2*wait, lookLongest) {
+		err := r.look(ctx, ref)
+		patient := time.Since(began) < r.patience
+		switch {
+		case ctx.Err() != nil:
+			return translate.Pending
+		case apierrors.IsNotFound(err):
+			return translate.Absent
+		case apierrors.IsForbidden(err) && !patient:
+			return translate.Absent // it may be watched, and the watch does not show it
+		case apierrors.ReasonForError(err) != "" && !patient && !hopeless:
+			hopeless = true
+			log.Error(err, "the API server does not say whether an object is there")
+			r.loop.Hopeless(ref)
+		case err != nil:
+			log.V(1).Info("no answer about an object yet", "error", err.Error())
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// look asks once. An object that is there is no answer: its watch will tell it in a moment.
+func (r *references) look(ctx context.Context, ref translate.Ref) error {
+	select {
+	case r.slots <- struct{}{}:
+		defer func() { <-r.slots }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
+	var object client.Object = &corev1.Service{}
+	if ref.Kind == "Secret" {
+		object = &corev1.Secret{}
+	}
+	return r.client.Get(ctx, types.NamespacedName(ref.Name), object)
+}
+
+// waiting are the references that have no answer, in words, sorted.
+func (r *references) waiting() (names []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, ref := range r.wants {
+		names = append(names, ref.Kind+" "+ref.Name.String())
+	}
+	return names
+}

@@ -1,0 +1,4 @@
+package status
+
+// Patch is for tests.
+var Patch = patch

@@ -23,6 +23,7 @@ import (
 // fakeCluster is what a loop has around it.
 type fakeCluster struct {
 	unsynced atomic.Bool
+	asked    func() // before Synced answers
 	gateways atomic.Bool
 	refs     []translate.Ref
 	wants    []translate.Ref
@@ -30,7 +31,14 @@ type fakeCluster struct {
 	facts    translate.Facts
 }
 
-func (c *fakeCluster) Synced() bool                       { return !c.unsynced.Load() }
+func (c *fakeCluster) Synced() bool {
+	if asked := c.asked; asked != nil {
+		c.asked = nil
+		asked()
+	}
+	return !c.unsynced.Load()
+}
+
 func (c *fakeCluster) Gateways() bool                     { return c.gateways.Load() }
 func (c *fakeCluster) Follow(refs, wants []translate.Ref) { c.refs, c.wants = refs, wants }
 func (c *fakeCluster) Stored(kind string) []Object        { return c.stored[kind] }
@@ -94,6 +102,24 @@ func TestNothingIsServedBeforeEverythingWasRead(t *testing.T) {
 	})
 }
 
+func TestWhatIsReadWhileTheLoopIsBusyIsInTheFirstSnapshot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &fakeCluster{}
+		c.unsynced.Store(true)
+		b := newClusterBench(t, c, nil)
+		objects := read(t, world)
+		c.asked = func() { // the last watch comes to its end just now
+			b.loop.Set(objects...)
+			c.unsynced.Store(false)
+		}
+		b.loop.Around()
+		b.expect("at the start", "endpoints shop/cart:80 10.0.0.1:8080", "apply")
+		if b.plane.last == nil || len(b.plane.last.Sockets) == 0 {
+			t.Error("the first snapshot is empty")
+		}
+	})
+}
+
 func TestTheFirstSnapshotWaitsForAllAnswers(t *testing.T) {
 	without := func(t *testing.T) []Object {
 		return slices.DeleteFunc(read(t, world), func(o Object) bool { return o.GetName() == "cart" })
@@ -154,6 +180,26 @@ func TestWhatWasThereIsGoneOnlyWhenTheAPIServerSaysSo(t *testing.T) {
 		b.expect("an answer that was on its way")
 		b.loop.Delete(service)
 		b.expect("and gone again: that is to be asked for")
+	})
+}
+
+func TestAnAnswerIsForgottenWithTheReference(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &fakeCluster{}
+		b := newClusterBench(t, c, nil)
+		objects := slices.DeleteFunc(read(t, world), func(o Object) bool { return o.GetName() == "cart" })
+		b.loop.Set(objects...)
+		synctest.Wait()
+		b.loop.Answer(cart, translate.Absent)
+		b.expect("there is none", "apply")
+		route := pick(t, objects, "api")
+		b.loop.Delete(route)
+		b.expect("nobody refers to it", "apply")
+		b.loop.Set(route)
+		synctest.Wait()
+		if !slices.Equal(c.wants, []translate.Ref{cart}) {
+			t.Errorf("wanted are %v: there may be one by now, and nobody has looked", c.wants)
+		}
 	})
 }
 

@@ -15,8 +15,8 @@ import (
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
 )
 
-// handle is the life of a change.
-func (l *Loop) handle(changes map[identity]Object, n news) {
+// handle is the life of a change. Whole: everything there is has been told.
+func (l *Loop) handle(changes map[identity]Object, n news, whole bool) {
 	began := time.Now()
 	for id, o := range changes {
 		if l.note(id, o, n.dirty[id]) {
@@ -26,7 +26,7 @@ func (l *Loop) handle(changes map[identity]Object, n news) {
 	l.hear(n)
 	moved, gone := l.table.Changes()
 	l.forget(moved, gone)
-	rebuilt := l.stale && l.complete() && l.build()
+	rebuilt := l.stale && whole && l.build()
 
 	if len(moved) > 0 {
 		l.options.DataPlane.SetEndpoints(moved)

@@ -2,7 +2,8 @@
 // and a status that is told. It decides little itself. translate says what the objects mean, endpoints where the backends are, policy
 // what policies do; the loop here brings them what changed and carries on what they say.
 //
-// The loop is the same for files and for a cluster: it takes objects that are new, changed or gone, whoever saw it.
+// The loop is the same for files and for a cluster: it takes objects that are new, changed or gone, whoever saw it. In a cluster, Cluster
+// watches them, answers what Build asks for, and lets one replica at a time write statuses and what Gateways have outside.
 package controllers
 
 import (

@@ -223,7 +223,9 @@ func (l *Loop) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-l.wake:
-			l.handle(l.batch())
+			whole := l.complete() // asked first: what was read by then is in the batch
+			changes, n := l.batch()
+			l.handle(changes, n, whole)
 		case <-again.C:
 			l.bindAgain()
 		}

@@ -34,6 +34,7 @@ type references struct {
 	ctx    context.Context
 	asking map[translate.Ref]*question
 	wants  []translate.Ref
+	there  map[translate.Ref]bool // what was referred to when we were told last: whether it had an answer
 }
 
 // question is one that is being asked until there is an answer.
@@ -42,6 +43,8 @@ type question struct{ cancel context.CancelFunc }
 const (
 	// lookLimit is for one question to the API server: what waits for it serves what it served.
 	lookLimit = time.Second
+	// replaced is how long what was there may be gone before it is asked for: some tools replace by deleting.
+	replaced = 500 * time.Millisecond
 	// lookFirst and lookLongest are the times between two questions about the same object.
 	lookFirst   = 100 * time.Millisecond
 	lookLongest = 5 * time.Second
@@ -87,7 +90,11 @@ func (r *references) follow(refs, wants []translate.Ref) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.wants = wants
+	there := r.there
+	r.wants, r.there = wants, map[translate.Ref]bool{}
+	for _, ref := range refs {
+		r.there[ref] = !wanted[ref]
+	}
 	for ref, q := range r.asking {
 		if !wanted[ref] {
 			q.cancel()
@@ -96,7 +103,7 @@ func (r *references) follow(refs, wants []translate.Ref) {
 	}
 	for ref := range wanted {
 		if r.asking[ref] == nil && (ref.Kind != "Secret" || r.secrets.State(types.NamespacedName(ref.Name)).Answered()) {
-			r.ask(ref)
+			r.ask(ref, there[ref])
 		}
 	}
 }
@@ -121,13 +128,16 @@ func (r *references) forbidden(ref translate.Ref) {
 	r.loop.Answer(ref, translate.Forbidden)
 }
 
-// ask looks for an object until there is an answer, or nobody wants one; r.mu is held.
-func (r *references) ask(ref translate.Ref) {
+// ask looks for an object until there is an answer, or nobody wants one; r.mu is held. Gone: it was there a moment ago.
+func (r *references) ask(ref translate.Ref, gone bool) {
 	ctx, cancel := context.WithCancel(r.ctx)
 	q := &question{cancel}
 	r.asking[ref] = q
 	r.working.Go(func() {
 		defer cancel()
+		if gone {
+			pause(ctx, replaced)
+		}
 		if answer := r.seek(ctx, ref); answer != translate.Pending {
 			r.loop.Answer(ref, answer)
 		}
@@ -139,6 +149,9 @@ func (r *references) ask(ref translate.Ref) {
 	})
 }
 
+// doubt is how long an object must be gone before that is believed: some tools replace one by deleting it first.
+const doubt = 500 * time.Millisecond
+
 // seek asks until there is an answer; Pending: ctx ended before.
 func (r *references) seek(ctx context.Context, ref translate.Ref) translate.Answer {
 	log := r.log.WithValues("kind", ref.Kind, "name", ref.Name.String())
@@ -149,7 +162,7 @@ func (r *references) seek(ctx context.Context, ref translate.Ref) translate.Answ
 		switch {
 		case ctx.Err() != nil:
 			return translate.Pending
-		case apierrors.IsNotFound(err):
+		case apierrors.IsNotFound(err) && time.Since(began) >= doubt:
 			return translate.Absent
 		case apierrors.IsForbidden(err) && !patient:
 			return translate.Absent // it may be watched, and the watch does not show it
@@ -160,10 +173,15 @@ func (r *references) seek(ctx context.Context, ref translate.Ref) translate.Answ
 		case err != nil:
 			log.V(1).Info("no answer about an object yet", "error", err.Error())
 		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-		}
+		pause(ctx, wait)
+	}
+}
+
+// pause waits, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
 	}
 }
 

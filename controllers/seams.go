@@ -30,8 +30,8 @@ type Surroundings interface {
 // or what Complete says may differ from before.
 type Outside interface {
 	// Set and Delete tell of what there is in the cluster, as the loop is told of it: of our own namespace the ConfigMaps, Leases and
-	// EndpointSlices of the Service over our own pods, of all namespaces the Services (those of others without ours' label as good as
-	// empty), and the nodes where their addresses are wanted. They are called from several goroutines. Nobody changes an object that was
+	// EndpointSlices of the Service over our own pods, of all namespaces the Services (of those of others little more than their names),
+	// and the nodes where their addresses are wanted. They are called from several goroutines. Nobody changes an object that was
 	// told.
 	Set(...Object)
 	Delete(...Object)

@@ -24,7 +24,8 @@ type allocation struct {
 	// published is what Services of ours send where. A port that is published is not freed, and its pod port is given to nobody.
 	published map[types.UID]map[Port]uint16
 	used      map[uint16]bool
-	next      uint16 // pod ports below are used
+	recorded  map[uint16]bool // those of used that are in the record, for whomever
+	next      uint16          // pod ports below are used
 	last      uint16
 	now       time.Time
 }
@@ -34,6 +35,7 @@ func newAllocation(stored Record, published map[types.UID]map[Port]uint16, now t
 		record:    stored.clone(),
 		published: published,
 		used:      map[uint16]bool{},
+		recorded:  map[uint16]bool{},
 		next:      firstPodPort,
 		last:      last,
 		now:       now.UTC().Truncate(time.Second), // as it is stored
@@ -49,25 +51,13 @@ func newAllocation(stored Record, published map[types.UID]map[Port]uint16, now t
 				delete(entries, p)
 				continue
 			}
-			a.used[e.Pod] = true
+			a.used[e.Pod], a.recorded[e.Pod] = true, true
 		}
 		if len(entries) == 0 {
 			delete(a.record, uid)
 		}
 	}
 	return a
-}
-
-// holds reports whether the record has a pod port, for whomever.
-func (a *allocation) holds(pod uint16) bool {
-	for _, entries := range a.record {
-		for _, e := range entries {
-			if e.Pod == pod {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // hold sees to it that a port has a pod port: the one that it has, or had until a short while ago, else one that is free.
@@ -80,7 +70,7 @@ func (a *allocation) hold(uid types.UID, p Port) error {
 	}
 	for ; a.next <= a.last; a.next++ {
 		if !a.used[a.next] {
-			a.used[a.next] = true
+			a.used[a.next], a.recorded[a.next] = true, true
 			a.record.set(uid, p, Entry{Pod: a.next})
 			return nil
 		}
@@ -95,7 +85,8 @@ func (a *allocation) keep(uid types.UID, p Port) {
 	e, known := a.record[uid][p]
 	switch {
 	case known && !e.held() && e.Pod == pod,
-		!known && pod >= firstPodPort && pod <= a.last && !a.holds(pod):
+		!known && pod >= firstPodPort && pod <= a.last && !a.recorded[pod]:
+		a.recorded[pod] = true
 		a.record.set(uid, p, Entry{Pod: pod})
 	}
 }

@@ -130,7 +130,7 @@ func (p *planning) needs(g translate.Infra) map[Port]bool {
 	return needed
 }
 
-// allocate sees to the record of a Gateway. Where nothing is served any more, it stays as it is.
+// allocate sees to the record of a Gateway. What it needs no more is freed once it is published no more.
 func (p *planning) allocate(g translate.Infra) {
 	needed := p.needs(g)
 	for _, port := range slices.SortedFunc(maps.Keys(needed), comparePorts) {
@@ -138,9 +138,7 @@ func (p *planning) allocate(g translate.Infra) {
 			p.Unprovided[g.Gateway] = err.Error()
 		}
 	}
-	if len(g.Ports) > 0 {
-		p.ports.free(g.UID, func(port Port) bool { return needed[port] })
-	}
+	p.ports.free(g.UID, func(port Port) bool { return needed[port] })
 }
 
 // provide compares a Gateway's Service and alias with how they should be.

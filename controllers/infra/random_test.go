@@ -18,7 +18,7 @@ import (
 // FuzzNoPodPortIsTwoGateways lets Gateways come, change and go while replicas bind and leave, plans are carried out in part, time passes,
 // caches are late and the record is lost, and wants that no client is ever sent to the listener of another Gateway.
 func FuzzNoPodPortIsTwoGateways(f *testing.F) {
-	for seed := range uint64(300) {
+	for seed := range uint64(80) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, seed uint64) {

@@ -51,6 +51,7 @@ type file struct {
 	doubt   uint64    // the state that is not believed yet (content and time of writing), 0: none
 	since   time.Time // when that state was first seen
 	unsure  time.Time // when the doubt began, about whichever state
+	emptied bool      // it has no byte now: most likely somebody is about to write it
 }
 
 // version is one content of a file.
@@ -206,6 +207,7 @@ func stamp(name string) uint64 {
 
 // take makes a version the current one, and the one that is served if nothing is wrong with it.
 func (l *Loader) take(f *file, v *version, state uint64) {
+	f.emptied = v.size == 0
 	if l.settle > 0 && f.looksUnfinished(v) && !l.believed(f, state) {
 		l.doubted = true
 		return
@@ -253,7 +255,11 @@ func (l *Loader) believed(f *file, state uint64) bool {
 
 // settled also ends the doubt about a file that never stands still.
 func (l *Loader) settled(f *file) bool {
-	return l.now().Sub(f.since) >= l.settle || l.now().Sub(f.unsure) >= 20*l.settle
+	wait := l.settle
+	if f.emptied {
+		wait *= emptyPatience
+	}
+	return l.now().Sub(f.since) >= wait || l.now().Sub(f.unsure) >= 20*l.settle
 }
 
 // looksUnfinished says whether a new version of a file looks as if it were still being written: it is in error, it is

@@ -196,13 +196,17 @@ func TestWhatLooksUnfinishedIsBelievedWhenItStands(t *testing.T) {
 		if len(result.Problems) > 0 || value(t, result, "b") != "1" || !l.unsure() {
 			t.Errorf("%s: believed at once: %v %v", name, names(result), result.Problems)
 		}
-		now = now.Add(patience - 1)
+		wait := patience
+		if name == "emptied" {
+			wait = emptyPatience * patience
+		}
+		now = now.Add(wait - 1)
 		if l.Load(); !l.unsure() {
 			t.Errorf("%s: believed too early", name)
 		}
 		now = now.Add(1)
 		if _, changed := l.load(); l.unsure() || !changed {
-			t.Errorf("%s: not believed after %v", name, patience)
+			t.Errorf("%s: not believed after %v", name, wait)
 		}
 
 		_ = os.Rename(folder+"-", folder)

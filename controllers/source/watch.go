@@ -18,6 +18,9 @@ const (
 	// second. A person who deletes something hardly notices that it takes so long.
 	patience = 200 * time.Millisecond
 
+	// emptyPatience is how many times longer a file must stay empty: whoever wants nothing served deletes it.
+	emptyPatience = 10
+
 	// coalesce is the shortest time between two readings: a folder that is copied is a few changes, not thousands.
 	coalesce = 5 * time.Millisecond
 

@@ -28,9 +28,8 @@ func patch(resourceVersion string, stored, merged any) ([]byte, error) {
 		return nil, err
 	}
 	operations := []operation{
-		// The first is for the places in lists, the second is the lock.
+		// The lock: should another write come first, even while the API server stores this one, it answers 422.
 		{"test", "/metadata/resourceVersion", resourceVersion},
-		{"replace", "/metadata/resourceVersion", resourceVersion},
 	}
 	if reflect.ValueOf(stored).IsZero() { // it may be that there is none at all
 		operations = append(operations, operation{"add", "/status", now})

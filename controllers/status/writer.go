@@ -227,7 +227,7 @@ func (t *term) write(ctx context.Context, k key, wanted translate.Status) error 
 		if !apierrors.IsConflict(writeErr) && !apierrors.IsInvalid(writeErr) || try+1 == tries {
 			return writeErr
 		}
-		version := stored.GetResourceVersion()
+		version := stored.GetResourceVersion() // the lock answers "invalid", too
 		stored, live, err = t.read(ctx, k, kind)
 		if err == nil && stored != nil && stored.GetResourceVersion() == version {
 			return writeErr // it is not for another version that it was refused

@@ -215,8 +215,10 @@ func TestASecretIsRotatedWithoutAFailure(t *testing.T) {
 	}()
 	w.apply(w.secret("secret-one", "shop.example"))
 	// Some tools replace by deleting: for a moment there is none.
+	second := strings.Replace(w.secret("secret-two", "shop.example"), "name: secret-two", "name: secret-one", 1)
 	w.delete(first)
-	w.create(strings.Replace(w.secret("secret-two", "shop.example"), "name: secret-two", "name: secret-one", 1))
+	time.Sleep(50 * time.Millisecond) // longer than it takes to notice
+	w.create(second)
 	w.shows(at, "secret-two")
 	close(stop)
 	if got, bad := <-failed; bad {

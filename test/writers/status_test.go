@@ -197,13 +197,14 @@ func foreignStays(t *testing.T, s *server) {
 }
 
 func writersRace(t *testing.T, s *server) {
-	r := route(s.space(t, "web"), "r")
+	web := s.space(t, "web")
+	r := route(web, "r")
 	s.create(t, r)
 	const times = 40
 	var all sync.WaitGroup
 	all.Go(func() { // another controller, which does it as we do
 		for i := range times {
-			change(t, s, route(r.Namespace, "r"), func(o *gwv1.HTTPRoute) {
+			change(t, s, route(web, "r"), func(o *gwv1.HTTPRoute) {
 				entry := parent("gw", accepted("True", fmt.Sprint(i))).Parents[0]
 				entry.ControllerName, entry.Conditions[0].LastTransitionTime = "example.com/other", metav1.Now()
 				if len(o.Status.Parents) == 0 || o.Status.Parents[0].ControllerName != entry.ControllerName {

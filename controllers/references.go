@@ -149,9 +149,6 @@ func (r *references) ask(ref translate.Ref, gone bool) {
 	})
 }
 
-// doubt is how long an object must be gone before that is believed: some tools replace one by deleting it first.
-const doubt = 500 * time.Millisecond
-
 // seek asks until there is an answer; Pending: ctx ended before.
 func (r *references) seek(ctx context.Context, ref translate.Ref) translate.Answer {
 	log := r.log.WithValues("kind", ref.Kind, "name", ref.Name.String())
@@ -162,7 +159,7 @@ func (r *references) seek(ctx context.Context, ref translate.Ref) translate.Answ
 		switch {
 		case ctx.Err() != nil:
 			return translate.Pending
-		case apierrors.IsNotFound(err) && time.Since(began) >= doubt:
+		case apierrors.IsNotFound(err):
 			return translate.Absent
 		case apierrors.IsForbidden(err) && !patient:
 			return translate.Absent // it may be watched, and the watch does not show it

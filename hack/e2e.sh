@@ -1,0 +1,130 @@
+#!/usr/bin/env bash
+# e2e.sh COMMAND   Gatehouse as its users have it: installed by helm into a real Kubernetes (hack/kube), for the tests that need that.
+#
+#   up                    starts the cluster, applies the Gateway API's CRDs, loads the image of this checkout, installs the chart
+#   conformance [FLAG...] up, then the Gateway API's conformance suite: profiles GATEWAY-HTTP and GATEWAY-GRPC, and a table at the end.
+#                         -run-test=NAME runs one test; further flags are those of the suite
+#   e2e [FLAG...]         up, then test/e2e; flags are those of `go test`, such as -run Rolling
+#   state                 what there is, for whoever looks for a failure: pods, their logs, Gateways and routes
+#
+# The cluster stays, so that the next run begins in seconds and a failure can be looked at; make cluster-down ends it. CLUSTER names it.
+# Outputs, such as logs and the report of conformance, are left in dist/.
+set -euo pipefail
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
+
+export GOTOOLCHAIN=auto GOFLAGS=-buildvcs=false GOWORK=off
+namespace=gatehouse-system
+version=e2e
+chart=${CHART:-charts/gatehouse}
+
+say() { echo "hack/e2e: $*" >&2; }
+die() { say "$*"; exit 1; }
+inside() { hack/kube/cluster.sh exec "$@"; }
+
+usage() {
+	sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' hack/e2e.sh >&2
+	exit 2
+}
+
+# step says how long its command took.
+step() {
+	local name=$1 began=$SECONDS
+	shift
+	"$@" || die "$name failed"
+	say "$name: $((SECONDS - began)) s"
+}
+
+# --- what is tested
+
+cluster() {
+	hack/helm.sh >/dev/null
+	hack/kube/cluster.sh up
+}
+
+image() {
+	make --no-print-directory image VERSION=$version >&2
+	hack/kube/cluster.sh import "dist/gatehouse-$version.tar"
+}
+
+# crds applies those of the module in go.mod, standard channel, and waits until they are served.
+crds() {
+	local module
+	module=$(go list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api)
+	inside kubectl apply --server-side --force-conflicts -f "$module/config/crd/standard" >/dev/null
+	inside kubectl wait --for=condition=Established crd --all --timeout=60s >/dev/null
+}
+
+# values are the chart's defaults but for where the image is, and a pool of which a Gateway may ask for an address. The annotation
+# lets pods roll when the program is another one, as its tag stays.
+values() {
+	cat <<-YAML
+		image: {tag: $version, pullPolicy: Never}
+		service: {addressPool: [10.97.0.200/29]}
+		podAnnotations: {gatehouse.dev/program: "$(sha256sum bin/gatehouse | cut -c1-16)"}
+	YAML
+}
+
+install_chart() {
+	mkdir -p dist
+	values >dist/e2e-values.yaml
+	inside helm upgrade --install gatehouse "$chart" --namespace $namespace --create-namespace \
+		--values dist/e2e-values.yaml --wait --timeout 90s >dist/helm.log 2>&1 || { cat dist/helm.log >&2; state; return 1; }
+}
+
+up() {
+	step "cluster" cluster
+	step "image" image
+	step "CRDs" crds
+	step "helm install" install_chart
+}
+
+state() {
+	{
+		inside kubectl get pods -A -o wide
+		inside kubectl -n $namespace describe pods -l app.kubernetes.io/name=gatehouse | sed -n '/^Events/,$p'
+		inside kubectl -n $namespace logs -l app.kubernetes.io/name=gatehouse --prefix --tail=40
+		inside kubectl get gatewayclasses,gateways,httproutes,grpcroutes -A
+		inside kubectl -n $namespace get services,configmaps,leases
+	} 2>&1 || true
+}
+
+# --- tests
+
+# echo_image gives the node the suite's echo server under the names that the suite's manifests ask for.
+echo_image() {
+	local suite bin names
+	suite=$(env -C test/conformance go list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api/conformance)
+	names=$(grep -rhoE 'image: [^ ]*/echo-basic:[^ ]+' "$suite/base" "$suite/tests" | awk '{print $2}' | sort -u | paste -sd,)
+	bin=$(hack/kube/build.sh echo)
+	go run ./hack/image -o dist/echo.tar -name "$names" "$(ls "$bin"/echo-basic-*)=/echo-basic"
+	hack/kube/cluster.sh import dist/echo.tar
+}
+
+conformance() {
+	local log=dist/conformance.log result=0
+	up
+	step "conformance: echo server" echo_image
+	step "conformance: compiled" env -C test/conformance CGO_ENABLED=0 nice go test -c -o "$PWD/dist/conformance.test" .
+	say "conformance: runs; its log is $log"
+	inside dist/conformance.test -test.v -test.timeout 60m -gateway-class=gatehouse \
+		-conformance-profiles=GATEWAY-HTTP,GATEWAY-GRPC -usable-address=10.97.0.201 -unusable-address=192.0.2.1 \
+		-table=dist/conformance.txt -report-output=dist/conformance.yaml "$@" >"$log" 2>&1 || result=$?
+	if [ -e dist/conformance.txt ]; then cat dist/conformance.txt; else tail -n 40 "$log" >&2; fi
+	[ $result = 0 ] || say "failures are told in $log; the cluster stays as it is: hack/e2e.sh state"
+	return $result
+}
+
+e2e() {
+	up
+	GATEHOUSE_E2E_VALUES=$PWD/dist/e2e-values.yaml go test -tags e2e -count=1 -timeout 40m -v "$@" ./test/e2e
+}
+
+command=${1:-}
+[ $# = 0 ] || shift
+case $command in
+up) up ;;
+conformance) rm -f dist/conformance.txt dist/conformance.yaml; conformance "$@" ;;
+e2e) e2e "$@" ;;
+state) state ;;
+*) usage ;;
+esac

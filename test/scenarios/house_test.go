@@ -34,6 +34,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/gatehouse-dev/gatehouse/api/v1alpha1"
 	"github.com/gatehouse-dev/gatehouse/controllers"
 	"github.com/gatehouse-dev/gatehouse/controllers/endpoints"
 	"github.com/gatehouse-dev/gatehouse/controllers/source"
@@ -185,8 +186,12 @@ func (h *house) set(objects []controllers.Object) {
 	h.t.Helper()
 	h.changes++
 	h.objects = objects
-	// An object of no consequence that is new each time: Statuses are told of after a Build, and a change of EndpointSlices alone needs none.
-	marker := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "change-" + strconv.Itoa(h.changes)}}
+	// A class of ours that is new each time and that no Gateway has: statuses are told of after a Build, and a change of EndpointSlices
+	// alone needs none.
+	marker := &gwv1.GatewayClass{
+		ObjectMeta: metav1.ObjectMeta{Name: "change-" + strconv.Itoa(h.changes)},
+		Spec:       gwv1.GatewayClassSpec{ControllerName: v1alpha1.ControllerName},
+	}
 	before, _ := h.state()
 	h.loop.Replace(append(slices.Clone(objects), marker))
 	if h.changes == 1 {

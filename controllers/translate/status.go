@@ -136,7 +136,9 @@ func (c *classNode) status(f Facts) Status {
 	}
 	status := gwv1.GatewayClassStatus{Conditions: conditions(c.object.Generation, all...)}
 	for _, feature := range supported {
-		status.SupportedFeatures = append(status.SupportedFeatures, gwv1.SupportedFeature{Name: gwv1.FeatureName(feature)})
+		if f.served(string(feature)) {
+			status.SupportedFeatures = append(status.SupportedFeatures, gwv1.SupportedFeature{Name: gwv1.FeatureName(feature)})
+		}
 	}
 	return Status{Kind: "GatewayClass", Name: snapshot.Name{Name: c.object.Name}, Generation: c.object.Generation, Value: status, Problems: told(c.problem.list())}
 }
@@ -147,6 +149,17 @@ func unreadable(f Facts) string {
 		return ""
 	}
 	return fmt.Sprintf("Gatehouse may not read %s; grant its ServiceAccount get, list and watch on them", strings.Join(f.Unreadable, ", "))
+}
+
+// served reports whether the kind that a feature is of has its CRD: what is not there cannot be claimed.
+func (f Facts) served(feature string) bool {
+	for kind, crd := range map[string]string{"HTTPRoute": "httproutes", "GRPCRoute": "grpcroutes", "ReferenceGrant": "referencegrants"} {
+		if strings.HasPrefix(feature, kind) {
+			_, found := f.CRDs[crd+".gateway.networking.k8s.io"]
+			return f.CRDs == nil || found
+		}
+	}
+	return true
 }
 
 // supportedVersion compares the CRDs' bundle versions with those that we were built for. Others are served as well as can be.

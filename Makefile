@@ -16,7 +16,7 @@ FUZZTIME ?= 5s
 
 .PHONY: help
 help: ## Lists the targets.
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Builds bin/gatehouse and the samples' bin/backend (minutes the first time, then seconds).

@@ -155,16 +155,25 @@ func unreadable(f Facts) string {
 func (f Facts) served(feature string) bool {
 	for kind, crd := range map[string]string{"HTTPRoute": "httproutes", "GRPCRoute": "grpcroutes", "ReferenceGrant": "referencegrants"} {
 		if strings.HasPrefix(feature, kind) {
-			_, found := f.CRDs[crd+".gateway.networking.k8s.io"]
-			return f.CRDs == nil || found
+			return f.CRDs == nil || has(f.CRDs, crd+".gateway.networking.k8s.io")
 		}
 	}
 	return true
 }
 
+func has(crds map[string]string, name string) bool {
+	_, found := crds[name]
+	return found
+}
+
 // supportedVersion compares the CRDs' bundle versions with those that we were built for. Others are served as well as can be.
 func supportedVersion(crds map[string]string) metav1.Condition {
 	var odd []string
+	for _, name := range []string{"gatewayclasses", "gateways", "httproutes", "grpcroutes", "referencegrants"} {
+		if name += ".gateway.networking.k8s.io"; !has(crds, name) {
+			odd = append(odd, name+" is missing")
+		}
+	}
 	for name, version := range crds {
 		known := slices.ContainsFunc(supportedVersions, func(v string) bool { return strings.HasPrefix(version, v+".") })
 		if version == "" {

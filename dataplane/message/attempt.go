@@ -2,6 +2,7 @@ package message
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/netip"
 	"time"
@@ -97,6 +98,20 @@ type Transport interface {
 	Retire()
 	// Revive ends Retire: the key is wanted again.
 	Revive()
+}
+
+// ContextError is the error of an attempt whose context has ended: its cause, where that says what it means; else the time is over, or
+// the client has left.
+func ContextError(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	var known *Error
+	switch {
+	case errors.As(cause, &known):
+		return known
+	case errors.Is(cause, context.DeadlineExceeded):
+		return &Error{Reason: ReasonAttemptTimeout, Err: cause}
+	}
+	return &Error{Reason: ReasonClientLeft, Err: cause}
 }
 
 // TransportOptions are the limits that a transport keeps.

@@ -102,6 +102,13 @@ func Respond(origin Origin, status int, contentType, text string) *Response {
 	return r
 }
 
+// Failure is the answer of ours for a reason: its status, and its sentence as text. Detail is for the log.
+func Failure(reason Reason, detail string) *Response {
+	r := Respond(OriginProxy, reason.Status(), "text/plain; charset=utf-8", reason.Text()+"\n")
+	r.Reason, r.Detail = reason, detail
+	return r
+}
+
 // Outcome is how an exchange ended; the engine fills it before Done.
 type Outcome struct {
 	BytesIn  int64  // of the request body, or of a tunnel from the client

@@ -192,9 +192,7 @@ func (l *life) respond() {
 
 // fail is the answer for a reason.
 func (l *life) fail(reason message.Reason, detail string) *message.Response {
-	r := message.Respond(message.OriginProxy, reason.Status(), "text/plain; charset=utf-8", reason.Text()+"\n")
-	r.Reason, r.Detail = reason, detail
-	return r
+	return message.Failure(reason, detail)
 }
 
 // failure is the answer that a snapshot demands.

@@ -184,7 +184,7 @@ func (r *Runner) run() {
 		r.finish()
 	}()
 	if reason, detail := r.read(); reason != message.ReasonNone {
-		r.ex.Response = failure(reason, detail)
+		r.ex.Response = message.Failure(reason, detail)
 	} else {
 		r.serve()
 	}
@@ -246,19 +246,13 @@ func (r *Runner) readBody() (message.Reason, string) {
 func (r *Runner) serve() {
 	defer func() {
 		if p := recover(); p != nil {
-			r.ex.Response = failure(message.ReasonPanic, fmt.Sprintf("%v\n%s", p, debug.Stack()))
+			r.ex.Response = message.Failure(message.ReasonPanic, fmt.Sprintf("%v\n%s", p, debug.Stack()))
 		}
 	}()
 	r.Handler.Serve(&r.ex)
 	if r.ex.Response == nil {
-		r.ex.Response = failure(message.ReasonInternal, "Serve gave no answer")
+		r.ex.Response = message.Failure(message.ReasonInternal, "Serve gave no answer")
 	}
-}
-
-func failure(reason message.Reason, detail string) *message.Response {
-	res := message.Respond(message.OriginProxy, reason.Status(), "text/plain; charset=utf-8", reason.Text()+"\n")
-	res.Reason, res.Detail = reason, detail
-	return res
 }
 
 func (r *Runner) respond() {

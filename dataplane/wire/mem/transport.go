@@ -22,24 +22,12 @@ type Transport struct {
 func (t *Transport) RoundTrip(ctx context.Context, at *message.Attempt) error {
 	at.Response, at.Sent, at.Reused, at.Replays, at.Join = nil, message.SentNothing, false, 0, nil
 	if ctx.Err() != nil {
-		return contextError(ctx)
+		return message.ContextError(ctx)
 	}
 	if t.Upstream == nil {
 		return &message.Error{Reason: message.ReasonConnectFailed, Err: errors.New("nobody is there")}
 	}
 	return t.Upstream(ctx, at)
-}
-
-func contextError(ctx context.Context) error {
-	cause := context.Cause(ctx)
-	var known *message.Error
-	switch {
-	case errors.As(cause, &known):
-		return known
-	case errors.Is(cause, context.DeadlineExceeded):
-		return &message.Error{Reason: message.ReasonAttemptTimeout, Err: cause}
-	}
-	return &message.Error{Reason: message.ReasonClientLeft, Err: cause}
 }
 
 func (t *Transport) Retire() { t.retired.Store(true) }
@@ -84,7 +72,7 @@ func drain(ctx context.Context, body *message.Body) ([]byte, error) {
 		var known *message.Error
 		switch {
 		case ctx.Err() != nil:
-			return content, contextError(ctx)
+			return content, message.ContextError(ctx)
 		case errors.As(err, &known):
 			return content, known
 		case err != nil:

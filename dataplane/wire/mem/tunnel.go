@@ -91,7 +91,7 @@ func (f *flow) close(end error) {
 func (r *Runner) tunnel(res *message.Response) {
 	if r.ex.Request.Upgrade == "" {
 		res.Tunnel(nil)
-		r.ex.Response = failure(message.ReasonInternal, "a tunnel that the client had not asked for")
+		r.ex.Response = message.Failure(message.ReasonInternal, "a tunnel that the client had not asked for")
 		r.respond()
 		return
 	}

@@ -120,8 +120,7 @@ func (x *exchange) serve() {
 
 // failure is an answer of ours with the words of a reason.
 func failure(reason message.Reason, detail string) *message.Response {
-	res := message.Respond(message.OriginProxy, reason.Status(), "text/plain; charset=utf-8", reason.Text()+"\n")
-	res.Reason, res.Detail = reason, detail
+	res := message.Failure(reason, detail)
 	if reason == message.ReasonBadMethod {
 		res.Header.Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS") // RFC 9110 15.5.6
 	}

@@ -68,7 +68,7 @@ func (t *one) RoundTrip(ctx context.Context, at *message.Attempt) error {
 	}
 	err = c.exchange()
 	if !stop() {
-		err = contextError(ctx)
+		err = message.ContextError(ctx)
 	}
 	if c.begun.Load() && at.Sent == message.SentHead {
 		at.Sent = message.SentBody
@@ -341,7 +341,7 @@ func (c *call) release() {
 // take returns an idle connection that still stands, or a new one.
 func (t *one) take(ctx context.Context) (*link, error) {
 	if ctx.Err() != nil {
-		return nil, contextError(ctx)
+		return nil, message.ContextError(ctx)
 	}
 	for {
 		l := t.pop()

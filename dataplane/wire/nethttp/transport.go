@@ -37,19 +37,6 @@ func (noTLS) Revive() {}
 // continueTimeout is how long a backend may think about Expect: 100-continue before it gets the body all the same (RFC 9110 10.1.1).
 const continueTimeout = time.Second
 
-// contextError is the error of an attempt whose context has ended.
-func contextError(ctx context.Context) error {
-	cause := context.Cause(ctx)
-	var known *message.Error
-	switch {
-	case errors.As(cause, &known):
-		return known
-	case errors.Is(cause, context.DeadlineExceeded):
-		return &message.Error{Reason: message.ReasonAttemptTimeout, Err: cause}
-	}
-	return &message.Error{Reason: message.ReasonClientLeft, Err: cause}
-}
-
 // bodyError is the error of an attempt whose request body broke off: that is the client's doing, or a filter's, not the backend's.
 func bodyError(err error) error {
 	var known *message.Error
@@ -62,7 +49,7 @@ func bodyError(err error) error {
 // dialError is the error of an attempt that got no connection.
 func dialError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return contextError(ctx)
+		return message.ContextError(ctx)
 	}
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {

@@ -77,7 +77,7 @@ func (t *two) RoundTrip(ctx context.Context, at *message.Attempt) error {
 		return &message.Error{Reason: message.ReasonBadUpgrade, Err: errors.New("an upgrade over HTTP/2")}
 	}
 	if ctx.Err() != nil {
-		return contextError(ctx)
+		return message.ContextError(ctx)
 	}
 	s := &stream{t: t, at: at}
 	s.infs.ex, s.infs.limit = at.Exchange, t.options.MaxInformations
@@ -95,7 +95,7 @@ func (t *two) RoundTrip(ctx context.Context, at *message.Attempt) error {
 	}
 	if !stopped {
 		cancel()
-		return contextError(ctx)
+		return message.ContextError(ctx)
 	}
 	if err != nil {
 		cancel()

@@ -35,6 +35,8 @@ type Target = gwv1.LocalPolicyTargetReferenceWithSectionName
 // Effect is what policies do to a rule, or to what matches no rule. It is shared: nobody changes its slices.
 type Effect struct {
 	Filters []snapshot.Filter
+	// Backends are those that the filters call and that are not a Service (Outside); a Service's are entered by Lookup.
+	Backends []snapshot.Backend
 	// Failure, when set, is the answer instead of forwarding: a policy that decides about access is in error.
 	Failure *snapshot.Failure
 }
@@ -44,6 +46,8 @@ type Problem struct {
 	FieldPath string // "spec.limits[0].when"
 	Reason    string // of the condition Accepted; "" means Invalid
 	Message   string // what to change; a column is part of it where the field is an expression
+	// Pending: it is no mistake; what the policy refers to is not known yet.
+	Pending bool
 }
 
 func (p Problem) String() string {

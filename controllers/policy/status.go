@@ -61,7 +61,7 @@ func (p *attached) allProblems() []Problem {
 	all := slices.Clone(p.problems)
 	for i, t := range p.targets {
 		if t.reason != "" && !t.foreign {
-			all = append(all, Problem{fmt.Sprintf("spec.targetRefs[%d]", i), string(t.reason), t.message})
+			all = append(all, Problem{FieldPath: fmt.Sprintf("spec.targetRefs[%d]", i), Reason: string(t.reason), Message: t.message})
 		}
 	}
 	return all

@@ -91,6 +91,9 @@ type Env struct {
 	Clock func() time.Time
 	// Call resolves a backend for calls of our own (contracts 14); the root resolves it.
 	Call func(snapshot.BackendRef) (Caller, error)
+	// Keys derives 32-byte keys for a purpose from the keys of the process, which all replicas share: the first seals and signs, each of
+	// them opens and verifies. They rotate while the process runs: ask for each use.
+	Keys func(purpose string) [][]byte
 	// Async runs work that may wait, off the way of a request: bounded, and counted when it is refused (false).
 	Async func(work func()) bool
 	// Counter is a metric handle of that name, resolved once; the labels are the filter's name and these pairs (label, value, …).

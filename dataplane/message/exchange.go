@@ -211,6 +211,7 @@ type Exchange struct {
 
 	ID       string     // request id: set by proxy; log, traces, X-Request-Id
 	ClientIP netip.Addr // set by proxy from trusted hops; limits, logs, authorization
+	Identity *Identity  // set by filter auth, nil: nobody has proven anything; expressions, limits, logs, and streams that end with it
 	Route    string     // "HTTPRoute ns/name rule": set by proxy after the match; log
 	RouteKey any        // what telemetry resolved for the rule: set by proxy; telemetry
 	// ListenerPort is the port in the listener's spec, which redirects name: set by proxy.
@@ -317,7 +318,7 @@ func (ex *Exchange) Fork() (*Exchange, bool) {
 	}
 	f := &Exchange{
 		Request: ex.Request, Conn: ex.Conn, Received: ex.Received, ID: ex.ID, ClientIP: ex.ClientIP, Route: ex.Route,
-		RouteKey: ex.RouteKey, Depth: ex.Depth + 1, Trace: ex.Trace, parent: ex.Context(),
+		RouteKey: ex.RouteKey, Depth: ex.Depth + 1, Trace: ex.Trace, Identity: ex.Identity, parent: ex.Context(),
 	}
 	f.Request.Header = ex.Request.Header.Clone()
 	f.Request.Body = nil

@@ -48,6 +48,10 @@ const (
 	ReasonConcurrencyLimited
 	ReasonDenied
 	ReasonUnauthenticated
+	ReasonBadCredential
+	ReasonAuthUnavailable
+	ReasonIdentityExpired
+	ReasonLimitUnavailable
 	ReasonFilterFailed
 	ReasonPanic
 
@@ -124,6 +128,10 @@ var reasons = [reasonCount]reasonRow{
 	ReasonConcurrencyLimited: {"concurrency_limited", 429, GRPCResourceExhausted, "too many requests at once"},
 	ReasonDenied:             {"denied", 403, GRPCPermissionDenied, "not allowed"},
 	ReasonUnauthenticated:    {"unauthenticated", 401, GRPCUnauthenticated, "authentication is required"},
+	ReasonBadCredential:      {"bad_credential", 401, GRPCUnauthenticated, "the credential is not accepted"},
+	ReasonAuthUnavailable:    {"auth_unavailable", 503, GRPCUnavailable, "authentication is not possible now"},
+	ReasonIdentityExpired:    {"identity_expired", 401, GRPCUnauthenticated, "the credential of this stream has expired"},
+	ReasonLimitUnavailable:   {"limit_unavailable", 503, GRPCUnavailable, "the limit cannot be checked now"},
 	ReasonFilterFailed:       {"filter_failed", 500, GRPCInternal, "the request could not be handled"},
 	ReasonPanic:              {"panic", 500, GRPCInternal, "the request could not be handled"},
 

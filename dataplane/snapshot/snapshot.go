@@ -3,6 +3,7 @@ package snapshot
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"net"
 	"net/netip"
 	"strconv"
 	"time"
@@ -185,12 +186,17 @@ type Retry struct {
 // BackendRef names a backend; it is comparable and a key.
 type BackendRef struct {
 	Service Name
-	Port    uint16 // of the Service
+	Port    uint16 // of the Service, or of Outside
 	Owner   string // the policy that gives it settings of its own; "" none
+	// Outside is a host outside of the cluster (an issuer of tokens); Service is empty then. See Backend.Outside.
+	Outside string
 }
 
 func (r BackendRef) String() string {
 	s := r.Service.String() + ":" + strconv.Itoa(int(r.Port))
+	if r.Outside != "" {
+		s = "outside/" + net.JoinHostPort(r.Outside, strconv.Itoa(int(r.Port)))
+	}
 	if r.Owner != "" {
 		s += "@" + r.Owner
 	}
@@ -211,6 +217,15 @@ type Backend struct {
 	Ref       BackendRef
 	Protocol  BackendProtocol
 	Algorithm string // a name of balance.Algorithms; "" the default
+	Outside   *Outside
+}
+
+// Outside says how a host outside of the cluster is spoken to, for calls of our own. Its endpoints are what DNS says: addresses on
+// loopback, link-local and private ranges are refused unless Private (threats 29, 38). Nothing that it answers is followed elsewhere.
+type Outside struct {
+	TLS     bool
+	Roots   []byte // PEM; nil: the system's
+	Private bool   // private addresses (RFC 1918, RFC 4193) may be spoken to; loopback only where endpoints may be on it
 }
 
 // Endpoint is one address of a backend.
@@ -254,6 +269,20 @@ func (s Secret) Hash() string {
 func (s Secret) String() string               { return s.Name.String() + "#" + s.Hash() }
 func (s Secret) GoString() string             { return s.String() }
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Sensitive is bytes that nobody may read: an API key, the hash of a password, a client's secret. It prints and marshals as a hash.
+type Sensitive struct {
+	Name Name   // of the Kubernetes Secret
+	Key  string // the entry in it
+	Data []byte
+}
+
+func (s Sensitive) String() string {
+	sum := sha256.Sum256(s.Data)
+	return s.Name.String() + "/" + s.Key + "#" + hex.EncodeToString(sum[:6])
+}
+func (s Sensitive) GoString() string             { return s.String() }
+func (s Sensitive) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // BindResult is what became of each socket of a snapshot.
 type BindResult struct {

@@ -19,6 +19,7 @@ import (
 type runOptions struct {
 	processOptions
 	paths   []string
+	keys    string
 	verbose int
 }
 
@@ -46,6 +47,7 @@ func runCommand() *cobra.Command {
 	}
 	f := c.Flags()
 	f.StringSliceVarP(&o.paths, "filename", "f", nil, "files or folders (*.yaml, *.yml, recursively)")
+	f.StringVar(&o.keys, "keys", "", "file of keys that several processes share, in base64 on a line each, the one that seals first; empty: random ones")
 	f.IntVarP(&o.verbose, "verbose", "v", 0, "1 tells developers more")
 	o.flags(f)
 	settingsFlags(f, &settings)
@@ -54,7 +56,7 @@ func runCommand() *cobra.Command {
 
 // run serves until ctx ends, and then drains.
 func run(ctx context.Context, o runOptions, settings dataplane.Settings, stderr io.Writer) error {
-	fitIn()
+	fitIn("/sys/fs/cgroup")
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.Level(-o.verbose)}))
 	loader := source.NewLoader(o.paths)
 	first := loader.Load()
@@ -75,6 +77,11 @@ func run(ctx context.Context, o runOptions, settings dataplane.Settings, stderr 
 	// The loop outlives the drain: what is under way must not be sent to pods that have gone meanwhile (cluster 2).
 	living, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
+	if o.keys != "" {
+		if err := shareKeys(living, o.keys, p.plane.SetKeys, log); err != nil {
+			return errors.Join(err, p.close())
+		}
+	}
 	loop := controllers.NewLoop(controllers.Options{
 		DataPlane: p.plane, Input: input(settings), Endpoints: endpoints.Options{AllowLocal: settings.LocalEndpoints},
 		Told: told.told, Log: logr.FromSlogHandler(log.Handler()),

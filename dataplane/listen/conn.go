@@ -132,7 +132,7 @@ func (l *Listen) serve(s *socket, c *conn, p *planned) {
 
 func (l *Listen) handshake(c *conn, p *planned) (*terminator, *tls.Conn, error) {
 	begun := time.Now()
-	h := &hello{names: &p.names, now: l.options.Clock()}
+	h := &hello{names: &p.names}
 	secure := tls.Server(c, l.base)
 	if d := l.options.Handshake; d > 0 {
 		c.SetDeadline(begun.Add(d))
@@ -148,7 +148,7 @@ func (l *Listen) handshake(c *conn, p *planned) (*terminator, *tls.Conn, error) 
 	c.info.Listener = h.chosen.listener
 	c.info.TLS = &message.TLSState{
 		ServerName: message.Lower(state.ServerName), Version: state.Version, CipherSuite: state.CipherSuite, ALPN: state.NegotiatedProtocol,
-		Resumed: state.DidResume, Fingerprint: h.chosen.proof, Certificates: state.PeerCertificates,
+		Resumed: state.DidResume, Fingerprint: h.chosen.proof, Certificates: h.chosen.clients.proven(&state),
 	}
 	return h.chosen, secure, nil
 }

@@ -22,8 +22,8 @@
 //
 // # Limits
 //
-// Every connection has a deadline from accept on: Options.Handshake for TLS, then the engine's head timeout. PROXY protocol, passthrough
-// and client certificates are not built yet. Session tickets are good in this process only.
+// Every connection has a deadline from accept on: Options.Handshake for TLS, then the engine's head timeout. PROXY protocol and
+// passthrough are not built yet. Session tickets are good wherever the keyring is the same.
 package listen
 
 import (
@@ -34,6 +34,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gatehouse-dev/gatehouse/dataplane/keyring"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
 )
@@ -52,27 +53,27 @@ type Options struct {
 	LeaveFirst     time.Duration // from Connection: close to Server.Shutdown; none: wire/nethttp's has a patience of its own
 	DrainLeft      time.Duration // for connections that were told to leave, before they are cut; 60 s
 	Retry          time.Duration // between two tries of a bind that failed; 5 s
-	TicketLife     time.Duration // of a key of session tickets before the next one; two old ones still open; 12 h
+
+	// Keys are what the keys of session tickets are derived from; nil: random ones.
+	Keys *keyring.Ring
 
 	// Bound is called, from a goroutine of its own, when a bind that had failed succeeds between two Applies, with the state of all
 	// sockets. Nil: nobody wants to know.
 	Bound func(snapshot.BindResult)
 
-	Clock func() time.Time // for ticket keys; nil: time.Now
-	Log   *slog.Logger     // nil: dropped
+	Log *slog.Logger // nil: dropped
 }
 
 func (o *Options) defaults() {
 	for d, or := range map[*time.Duration]time.Duration{
 		&o.Handshake: 10 * time.Second, &o.Spread: 30 * time.Second, &o.DrainLeft: time.Minute, &o.Retry: 5 * time.Second,
-		&o.TicketLife: 12 * time.Hour,
 	} {
 		if *d == 0 {
 			*d = or
 		}
 	}
-	if o.Clock == nil {
-		o.Clock = time.Now
+	if o.Keys == nil {
+		o.Keys = keyring.New(0, time.Now)
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -304,7 +304,9 @@ func listener(gw, section, host string, certificates ...snapshot.Secret) *snapsh
 }
 
 // authority signs the certificates of all tests.
-var authority = sync.OnceValue(func() *issuer {
+var authority = sync.OnceValue(newIssuer)
+
+func newIssuer() *issuer {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		panic(err)
@@ -324,7 +326,7 @@ var authority = sync.OnceValue(func() *issuer {
 	roots := x509.NewCertPool()
 	roots.AddCert(parsed)
 	return &issuer{parsed, key, roots}
-})
+}
 
 type issuer struct {
 	certificate *x509.Certificate

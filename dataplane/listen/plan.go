@@ -81,8 +81,8 @@ func (l *Listen) prepareSocket(p *Plan, round *keep.Round, metrics *telemetry.Ro
 	return out
 }
 
-// Fingerprint is what a handshake with that listener proves now (message.TLSState.Fingerprint): it covers listener, least version and,
-// later, client authentication, and not certificates. A connection with another one must not be served: 421. It is "" when the
+// Fingerprint is what a handshake with that listener proves now (message.TLSState.Fingerprint): it covers listener, least version and
+// client authentication, and not the listener's certificates. A connection with another one must not be served: 421. It is "" when the
 // listener is not there, or not for TLS.
 func (p *Plan) Fingerprint(socket snapshot.SocketKey, listener snapshot.ListenerKey) string {
 	if s := p.socket(socket); s != nil {

@@ -1,14 +1,12 @@
 package listen
 
 import (
-	"crypto/rand"
 	"crypto/tls"
-	"slices"
 	"strconv"
 	"sync"
-	"time"
 
 	"github.com/gatehouse-dev/gatehouse/dataplane/keep"
+	"github.com/gatehouse-dev/gatehouse/dataplane/keyring"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
 	"github.com/gatehouse-dev/gatehouse/dataplane/telemetry"
 )
@@ -21,20 +19,17 @@ type terminator struct {
 	certificates []tls.Certificate
 	problems     []Problem
 
+	clients *clients // nil: they are not asked for certificates
 	config  *tls.Config
-	tickets *tickets
+	keys    *keyring.Ring
 	mu      sync.Mutex // guards keysOf
-	keysOf  uint64     // the round of ticket keys that config has
+	keysOf  uint64     // the round of keys of which config's ticket keys are
 }
 
 // Keys of what this room keeps.
 type (
 	terminatorKey  struct{ fingerprint string }
 	certificateKey struct{ secret, hash string }
-	ticketsKey     struct {
-		listener snapshot.ListenerKey
-		proof    string
-	}
 )
 
 func (l *Listen) terminator(p *Plan, round *keep.Round, metrics *telemetry.Round, listener *snapshot.Listener) *terminator {
@@ -43,14 +38,17 @@ func (l *Listen) terminator(p *Plan, round *keep.Round, metrics *telemetry.Round
 		settings = &snapshot.TLS{} // an HTTPS listener without certificates: its handshakes fail
 	}
 	least := max(settings.MinVersion, tls.VersionTLS12)
-	proof := digest(listener.Key.Gateway.Namespace, listener.Key.Gateway.Name, listener.Key.Section, strconv.Itoa(int(least)))
+	proves := []string{listener.Key.Gateway.Namespace, listener.Key.Gateway.Name, listener.Key.Section, strconv.Itoa(int(least))}
+	if c := settings.Clients; c != nil {
+		proves = append(proves, string(c.Roots), strconv.FormatBool(c.Optional))
+	}
+	proof := digest(proves...)
 	words := []string{proof}
 	for _, s := range settings.Certificates {
 		words = append(words, s.Name.Namespace, s.Name.Name, s.Hash())
 	}
 	fingerprint := digest(words...)
 
-	keys := keep.Get(round, ticketsKey{listener.Key, proof}, func() *tickets { return newTickets(l.options.TicketLife) })
 	parsed := make([]*certificate, len(settings.Certificates))
 	for i, s := range settings.Certificates {
 		parsed[i] = keep.Get(round, certificateKey{s.Name.String(), s.Hash()}, func() *certificate { return parse(s) })
@@ -61,7 +59,9 @@ func (l *Listen) terminator(p *Plan, round *keep.Round, metrics *telemetry.Round
 	made := false
 	t := keep.Get(round, terminatorKey{fingerprint}, func() *terminator {
 		made = true
-		return newTerminator(listener.Key, fingerprint, proof, least, settings.Certificates, parsed, keys)
+		t := newTerminator(listener.Key, fingerprint, proof, least, settings.Certificates, parsed, l.options.Keys)
+		t.ask(settings.Clients)
+		return t
 	})
 	for _, problem := range t.problems {
 		problem.New = made
@@ -70,8 +70,8 @@ func (l *Listen) terminator(p *Plan, round *keep.Round, metrics *telemetry.Round
 	return t
 }
 
-func newTerminator(key snapshot.ListenerKey, fingerprint, proof string, least uint16, secrets []snapshot.Secret, parsed []*certificate, keys *tickets) *terminator {
-	t := &terminator{listener: key, fingerprint: fingerprint, proof: proof, tickets: keys}
+func newTerminator(key snapshot.ListenerKey, fingerprint, proof string, least uint16, secrets []snapshot.Secret, parsed []*certificate, keys *keyring.Ring) *terminator {
+	t := &terminator{listener: key, fingerprint: fingerprint, proof: proof, keys: keys}
 	for i, c := range parsed {
 		if c.err != nil {
 			t.problems = append(t.problems, Problem{Listener: key, Secret: secrets[i].Name, Err: c.err})
@@ -124,55 +124,26 @@ func (t *terminator) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, 
 	return &t.certificates[0], nil // choose has seen that there is one; the handshake says what does not fit
 }
 
-// ready gives the config the ticket keys of the hour. They are set before the first use: a config without keys of its own would use
-// those of the config that all listeners share, and a ticket of one would open another (contracts 20).
-func (t *terminator) ready(now time.Time) *tls.Config {
+// ready gives the config the ticket keys of the hour: derived alike on all replicas, for what the handshake proves and nothing else. They
+// are set before the first use: a config without keys of its own would use those of the config that all listeners share, and a ticket of
+// one would open another (contracts 20).
+func (t *terminator) ready() *tls.Config {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if keys, round := t.tickets.at(now); round != t.keysOf {
+	if round := t.keys.Round(); round != t.keysOf {
+		var keys [][32]byte
+		for _, k := range t.keys.Derive("tickets " + t.proof) {
+			keys = append(keys, [32]byte(k))
+		}
 		t.config.SetSessionTicketKeys(keys)
 		t.keysOf = round
 	}
 	return t.config
 }
 
-// ticketKeys is how many keys open tickets; the first one seals them.
-const ticketKeys = 3
-
-// tickets are the keys of one listener's session tickets: random, and of this process alone. They outlive its certificates.
-type tickets struct {
-	life time.Duration
-
-	mu    sync.Mutex // guards what follows
-	keys  [][32]byte
-	made  time.Time
-	round uint64
-}
-
-func newTickets(life time.Duration) *tickets { return &tickets{life: life} }
-
-// at returns the keys for that time, and a number that changes when they do.
-func (t *tickets) at(now time.Time) ([][32]byte, uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.round == 0 || t.life > 0 && now.Sub(t.made) >= t.life {
-		// After a long silence every old key is too old.
-		if now.Sub(t.made) >= ticketKeys*t.life {
-			t.keys = nil
-		}
-		var key [32]byte
-		rand.Read(key[:])
-		t.keys = append([][32]byte{key}, t.keys[:min(len(t.keys), ticketKeys-1)]...)
-		t.made = now
-		t.round++
-	}
-	return slices.Clone(t.keys), t.round
-}
-
 // hello is what a handshake chose. It travels in the handshake's context.
 type hello struct {
 	names   *names
-	now     time.Time
 	chosen  *terminator
 	refused string // why there is none, as a metric's word
 }
@@ -195,5 +166,5 @@ func choose(info *tls.ClientHelloInfo) (*tls.Config, error) {
 		return refusal, nil
 	}
 	h.chosen = t
-	return t.ready(h.now), nil
+	return t.ready(), nil
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gatehouse-dev/gatehouse/dataplane/keyring"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
 )
@@ -369,7 +370,7 @@ func TestATicketOpensTheListenerThatSealedItAndNoOther(t *testing.T) {
 		var clock atomic.Pointer[time.Time]
 		now := time.Now()
 		clock.Store(&now)
-		r := start(t, func(o *Options) { o.TicketLife, o.Clock = time.Hour, func() time.Time { return *clock.Load() } })
+		r := start(t, func(o *Options) { o.Keys = keyring.New(time.Hour, func() time.Time { return *clock.Load() }) })
 		port, elsewhere := freePort(t), freePort(t)
 		// The same certificate everywhere: nothing but the listener's keys keeps them apart.
 		both := certified(t, "a.example.com", "b.example.com")

@@ -339,6 +339,31 @@ func serviceLives(t *testing.T, s *server) {
 	eventually(t, "both are gone", func() bool { return r.service(g) == nil && r.alias(g) == nil })
 }
 
+func exposureChanges(t *testing.T, s *server) {
+	r, web := install(t, s), s.space(t, "web")
+	stop := r.run()
+	g := r.want(web, "gw", nil, 80, 443)
+	r.eventuallyPorts(g, "80 443")
+	eventually(t, "there is an alias", func() bool { return r.alias(g) != nil })
+	was := r.record(g)
+	stop()
+
+	r.options.Host = true
+	stop = r.run()
+	eventually(t, "both are gone, though the Gateway is there", func() bool { return r.service(g) == nil && r.alias(g) == nil })
+	if is := r.record(g); is != was {
+		t.Errorf("the record is %q, was %q", is, was)
+	}
+	stop()
+
+	r.options.Host = false
+	r.run()
+	r.eventuallyPorts(g, "80 443")
+	if is := r.record(g); is != was {
+		t.Errorf("the record is %q, was %q", is, was)
+	}
+}
+
 func serviceChangesType(t *testing.T, s *server) {
 	r, web := install(t, s), s.space(t, "web")
 	var g translate.Infra

@@ -30,22 +30,25 @@ import (
 func TestWritersAgainstARealAPIServer(t *testing.T) {
 	s := newServer(t)
 	for name, part := range map[string]func(*testing.T, *server){
-		"AServiceIsMadeChangedRepairedAndRemoved":                 serviceLives,
-		"AServiceCanBecomeOneOfAnotherType":                       serviceChangesType,
-		"NamesThatAreAlikeDoNotCollideAndLongOnesFit":             namesFit,
-		"AQuotaConcernsOneGatewayAndIsToldInTheAPIServersWords":   quotaIsLocal,
-		"AnAliasThatIsRefusedIsARemarkAndTrafficGoesOn":           aliasIsRefused,
-		"WhatSomebodyElseMadeIsNotTouched":                        namesAreTaken,
-		"AServiceIsNotRemovedWhileTheAPIServerKnowsTheGateway":    gatewayIsThere,
-		"TwoLeadersNeverGiveOnePodPortTwice":                      leadersRace,
-		"ARecordThatIsDeletedIsMadeAgain":                         recordIsMadeAgain,
-		"WithoutItsOwnerNothingIsMade":                            ownerIsGone,
-		"AReplicasLeaseIsOneThatTheAPIServerTakes":                leaseIsTaken,
-		"EveryKindGetsItsStatus":                                  everyKind,
-		"WhatOthersWroteStaysByteForByte":                         foreignStays,
-		"TwoWhoWriteOneStatusLoseNothing":                         writersRace,
-		"StatusesThatSayTheSameAreNotWritten":                     nothingToWrite,
-		"AStatusOfAnEarlierObjectOfThatNameIsNotWrittenToANewOne": earlierObject,
+		"AServiceIsMadeChangedRepairedAndRemoved":                   serviceLives,
+		"AServiceCanBecomeOneOfAnotherType":                         serviceChangesType,
+		"ServicesGoWhenTheExposureBecomesHostAndComeBackAsTheyWere": exposureChanges,
+		"NamesThatAreAlikeDoNotCollideAndLongOnesFit":               namesFit,
+		"AQuotaConcernsOneGatewayAndIsToldInTheAPIServersWords":     quotaIsLocal,
+		"AnAliasThatIsRefusedIsARemarkAndTrafficGoesOn":             aliasIsRefused,
+		"WhatSomebodyElseMadeIsNotTouched":                          namesAreTaken,
+		"AServiceIsNotRemovedWhileTheAPIServerKnowsTheGateway":      gatewayIsThere,
+		"TwoLeadersNeverGiveOnePodPortTwice":                        leadersRace,
+		"ARecordThatIsDeletedIsMadeAgain":                           recordIsMadeAgain,
+		"WithoutItsOwnerNothingIsMade":                              ownerIsGone,
+		"AReplicasLeaseIsOneThatTheAPIServerTakes":                  leaseIsTaken,
+		"KeysAreMadeOnceAndRotateSoThatReplicasUnderstandEachOther": keysRotate,
+		"KeysThatSomebodyElseWroteAreNotTouched":                    keysAreTheirs,
+		"EveryKindGetsItsStatus":                                    everyKind,
+		"WhatOthersWroteStaysByteForByte":                           foreignStays,
+		"TwoWhoWriteOneStatusLoseNothing":                           writersRace,
+		"StatusesThatSayTheSameAreNotWritten":                       nothingToWrite,
+		"AStatusOfAnEarlierObjectOfThatNameIsNotWrittenToANewOne":   earlierObject,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -56,7 +59,7 @@ func TestWritersAgainstARealAPIServer(t *testing.T) {
 
 // server is an API server with the CRDs.
 type server struct {
-	client.Client
+	client.WithWatch
 	spaces atomic.Int32
 }
 
@@ -68,7 +71,7 @@ func newServer(t *testing.T) *server {
 		t.Fatal(err)
 	}
 	s := &server{}
-	if s.Client, err = client.New(config, client.Options{Scheme: scheme}); err != nil {
+	if s.WithWatch, err = client.NewWithWatch(config, client.Options{Scheme: scheme}); err != nil {
 		t.Fatal(err)
 	}
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api").Output()

@@ -22,7 +22,8 @@ func (e *Error) Error() string {
 }
 
 // firstIssue makes an Error of the first thing that CEL found: what follows is mostly a consequence of it.
-func firstIssue(text string, issues *cel.Issues) *Error {
+func firstIssue(key memoKey, issues *cel.Issues) *Error {
+	text := key.text
 	all := issues.Errors()
 	if len(all) == 0 {
 		return &Error{1, 1, oneLine(issues.Err().Error())}
@@ -32,14 +33,14 @@ func firstIssue(text string, issues *cel.Issues) *Error {
 	if strings.TrimSpace(text) == "" {
 		return &Error{1, 1, "the expression is empty"}
 	}
-	return &Error{max(line, 1), max(column, 1), explain(text, first)}
+	return &Error{max(line, 1), max(column, 1), explain(key, first)}
 }
 
 // explain says in our words what CEL says in its own.
-func explain(text string, e *common.Error) string {
+func explain(key memoKey, e *common.Error) string {
 	m := e.Message
 	if name, ok := between(m, "undeclared reference to '", "'"); ok {
-		return unknownName(nameAt(text, e.Location, name))
+		return unknownName(nameAt(key.text, e.Location, name), key.response)
 	}
 	if fn, ok := between(m, "found no matching overload for '", "'"); ok {
 		types, _ := between(m, "applied to '", "'")
@@ -59,24 +60,29 @@ func explain(text string, e *common.Error) string {
 }
 
 // unknownName says what there is instead of a name that is not there.
-func unknownName(name string) string {
+func unknownName(name string, response bool) string {
 	root, _, _ := strings.Cut(name, ".")
-	switch root {
-	case "identity":
-		return "identity is not there: nothing authenticates requests in this version; use request or source"
-	case "response":
-		return "response is not there: the expression is evaluated before there is an answer; use request or source"
+	if root == "response" && !response {
+		return "response is not there: the expression is evaluated before there is an answer; use request, source or identity"
 	}
 	var there []string
 	for _, v := range variables {
-		if r, _, _ := strings.Cut(v.name, "."); r == root {
+		if r, _, _ := strings.Cut(v.name, "."); r != root || v.response && !response {
+			continue
+		}
+		if v.name == identityList {
+			there = append(there, `identity.list("groups")`)
+		} else {
 			there = append(there, v.name)
 		}
 	}
-	if there == nil {
-		return fmt.Sprintf("%s is not there; there are request.{method,scheme,host,path,query,headers,time} and source.{ip,port}", name)
+	switch {
+	case there != nil:
+		return fmt.Sprintf("%s is not there; there are %s", name, strings.Join(there, ", "))
+	case response:
+		return name + " is not there; there are request, source, identity and response"
 	}
-	return fmt.Sprintf("%s is not there; there are %s", name, strings.Join(there, ", "))
+	return name + " is not there; there are request, source and identity"
 }
 
 // nameAt is the dotted name that stands at a place of the text: CEL names only its first word. The fallback is returned when there is

@@ -36,6 +36,7 @@ func TestAVariableSaysWhatTheExchangeHas(t *testing.T) {
 		`request.path`:                          "/v1/~joe/cart%20s",
 		`source.ip`:                             "10.1.2.3",
 		`source.port`:                           "4711",
+		`"p" + string(source.port)`:             "p4711",
 		`string(request.time)`:                  "2026-05-06T07:08:09Z",
 		`request.time.getHours()`:               "7",
 		`request.time.getHours("Asia/Kolkata")`: "12",
@@ -139,12 +140,23 @@ func TestARefusalNamesThePlaceAndWhatToChange(t *testing.T) {
 		err  string
 	}{
 		{"", Bool, "line 1, column 1: the expression is empty"},
-		{"identity.subject", String, "line 1, column 1: identity is not there: nothing authenticates requests in this version; use request or source"},
-		{`request.method == "GET" && identity.list("groups").size() > 0`, Bool, "line 1, column 28: identity is not there: nothing authenticates requests in this version; use request or source"},
-		{"response.code == 500", Bool, "line 1, column 1: response is not there: the expression is evaluated before there is an answer; use request or source"},
+		{"identity.user", String, `line 1, column 1: identity.user is not there; there are identity.subject, identity.method, identity.claims, identity.labels, identity.list("groups")`},
+		{"identity == null", Bool, `identity is not there; there are identity.subject, identity.method, identity.claims, identity.labels, identity.list("groups")`},
+		{`request.method == "GET" && identity.list(7).size() > 0`, Bool, `line 1, column 42: identity.list wants the name of a claim, such as "groups"`},
+		{`identity.list("a", "b").size() > 0`, Bool, `line 1, column 1: identity.list is not there; there are identity.subject`},
+		{`request.list("a").size() > 0`, Bool, `line 1, column 1: request.list is not there; there are request.method`},
+		{`has(identity.claims)`, String, "line 1, column 13: has wants a map and a name in it, such as has(identity.claims.email)"},
+		{`has(request)`, Bool, "line 1, column 5: has wants a map and a name in it, such as has(identity.claims.email)"},
+		{`identity.claims.admin`, Bool, "gives something whose type is not known before it runs, but must give true or false; compare it with something, for example"},
+		{`identity.claims`, String, "gives map(string, dyn), but must give a string, number, bool or list of strings"},
+		{`identity.labels.tier`, Int, "line 1, column 16: gives string, but must give a whole number; int(...) converts strings and doubles"},
+		{`1.5`, Int, "line 1, column 1: gives double, but must give a whole number"},
+		{`-1`, Int, "line 1, column 1: is less than 0"},
+		{"response.code == 500", Bool, "line 1, column 1: response is not there: the expression is evaluated before there is an answer; use request, source or identity"},
+		{`identity.claims.groups.all(a, identity.claims.groups.all(b, a == b))`, Bool, "takes too long on a large request"},
 		{`request.verb == "GET"`, Bool, "line 1, column 1: request.verb is not there; there are request.method, request.scheme, request.host, request.path, request.headers, request.query, request.time"},
 		{`true &&` + "\n" + `  source.addr == ""`, Bool, "line 2, column 3: source.addr is not there; there are source.ip, source.port"},
-		{`foo`, Bool, "line 1, column 1: foo is not there; there are request.{method,scheme,host,path,query,headers,time} and source.{ip,port}"},
+		{`foo`, Bool, "line 1, column 1: foo is not there; there are request, source and identity"},
 		{`request.method`, Bool, "line 1, column 8: gives string, but must give true or false; compare it with something, for example"},
 		{`request.time`, String, "line 1, column 8: gives timestamp, but must give a string, number, bool or list of strings; string(...) converts times and bytes"},
 		{`request.headers`, String, "line 1, column 8: gives map(string, string), but must give a string, number, bool or list of strings; string(...) converts times and bytes"},
@@ -163,7 +175,7 @@ func TestARefusalNamesThePlaceAndWhatToChange(t *testing.T) {
 		{`request.headers.all(a, request.headers.all(b, a == b))`, Bool, "takes too long on a large request"},
 		{`request.query.all(a, request.query[a].matches("^(a|b|c|d|e|f|g)+(a|b|c|d|e|f|g)+$"))`, Bool, "takes too long on a large request"},
 		{`request.path.replace("", request.path) == ""`, Bool, "takes too long on a large request"},
-		{`dyn(request.method)`, String, "gives something whose type is not known before it runs"},
+		{`dyn(request.method)`, Bool, "gives something whose type is not known before it runs"},
 		{`"` + strings.Repeat("x", MaxText) + `"`, String, "expression code point size exceeds limit"},
 		{strings.Repeat("(", 200) + "1" + strings.Repeat(")", 200), String, "recursion"},
 	} {
@@ -361,7 +373,7 @@ func BenchmarkExpressions(b *testing.B) {
 	}
 	b.Run("compile", func(b *testing.B) {
 		for b.Loop() {
-			compile(`request.method != "OPTIONS"`, Bool)
+			compile(memoKey{text: `request.method != "OPTIONS"`})
 		}
 	})
 }

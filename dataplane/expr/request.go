@@ -26,6 +26,7 @@ type activation struct {
 	ex      *message.Exchange
 	headers fields
 	query   fields
+	answer  fields
 }
 
 var activations = sync.Pool{New: func() any { return new(activation) }}
@@ -33,7 +34,7 @@ var activations = sync.Pool{New: func() any { return new(activation) }}
 func activate(ex *message.Exchange) *activation {
 	a := activations.Get().(*activation)
 	a.ex = ex
-	a.headers, a.query = fields{ex: ex}, fields{ex: ex, query: true}
+	a.headers, a.query, a.answer = fields{ex: ex}, fields{ex: ex, of: ofQuery}, fields{ex: ex, of: ofAnswer}
 	return a
 }
 
@@ -58,6 +59,16 @@ func (a *activation) ResolveName(name string) (any, bool) {
 	case "source.ip":
 		var room [64]byte
 		return types.String(sourceIP(a.ex).AppendTo(room[:0])), true
+	case "identity.claims":
+		return newClaims(identityOf(a.ex).Claims), true
+	case "identity.labels":
+		return newLabels(identityOf(a.ex).Labels), true
+	case identityList:
+		return newLists(identityOf(a.ex)), true
+	case "response.code":
+		return types.Int(status(a.ex)), true
+	case "response.headers":
+		return &a.answer, true
 	}
 	if v, ok := plainVariable(name); ok {
 		return types.String(v(a.ex)), true
@@ -65,7 +76,7 @@ func (a *activation) ResolveName(name string) (any, bool) {
 	return nil, false
 }
 
-// plainVariable is a variable that is a string of the request's head.
+// plainVariable is a variable that is a string as it stands.
 func plainVariable(name string) (func(*message.Exchange) string, bool) {
 	switch name {
 	case "request.method":
@@ -76,6 +87,10 @@ func plainVariable(name string) (func(*message.Exchange) string, bool) {
 		return func(ex *message.Exchange) string { return ex.Request.Host.Name }, true
 	case "request.path":
 		return func(ex *message.Exchange) string { return ex.Request.Target.Path }, true
+	case "identity.subject":
+		return func(ex *message.Exchange) string { return identityOf(ex).Subject }, true
+	case "identity.method":
+		return func(ex *message.Exchange) string { return identityOf(ex).Method }, true
 	}
 	return nil, false
 }
@@ -90,10 +105,25 @@ func port(ex *message.Exchange) uint16 {
 	return ex.Conn.Remote.Port()
 }
 
+// status is the status of the answer, 0 when there is none; answerHeader its head.
+func status(ex *message.Exchange) int {
+	if ex.Response == nil {
+		return 0
+	}
+	return ex.Response.Status
+}
+
+func answerHeader(ex *message.Exchange) *message.Header {
+	if ex.Response == nil {
+		return &message.Header{}
+	}
+	return &ex.Response.Header
+}
+
 // headerPairs and queryPairs yield what was sent, line by line: names of headers in lower case, those of query parameters decoded.
-func headerPairs(ex *message.Exchange) iter.Seq2[string, string] {
+func headerPairs(h *message.Header) iter.Seq2[string, string] {
 	return func(yield func(string, string) bool) {
-		for name, value := range ex.Request.Header.All() {
+		for name, value := range h.All() {
 			if !yield(message.Lower(name), value) {
 				return
 			}
@@ -148,13 +178,22 @@ func unescape(s string) string {
 	return s
 }
 
-// fields is the map of headers or of query parameters: every name has a value, and only those that were sent are in it.
+// fields is the map of headers, of the answer's headers, or of query parameters: every name has a value, and only those that were sent
+// are in it.
 type fields struct {
 	ex    *message.Exchange
-	query bool
+	of    part
 	asked int
 	all   map[string][]string // made when several names are asked for in one evaluation, so that a loop over them is not quadratic
 }
+
+type part uint8
+
+const (
+	ofRequest part = iota
+	ofQuery
+	ofAnswer
+)
 
 var (
 	_ traits.Mapper = (*fields)(nil)
@@ -164,23 +203,30 @@ var (
 
 func (f *fields) value(name string) (string, bool) {
 	if f.asked++; f.asked > 4 {
-		if !f.query {
+		if f.of != ofQuery {
 			name = message.Lower(name)
 		}
 		values := f.collected()[name]
 		return strings.Join(values, ","), values != nil
 	}
-	if f.query {
+	if f.of == ofQuery {
 		return queryValue(f.ex, name)
 	}
-	return f.ex.Request.Header.Joined(name)
+	return f.header().Joined(name)
 }
 
 func (f *fields) pairs() iter.Seq2[string, string] {
-	if f.query {
+	if f.of == ofQuery {
 		return queryPairs(f.ex)
 	}
-	return headerPairs(f.ex)
+	return headerPairs(f.header())
+}
+
+func (f *fields) header() *message.Header {
+	if f.of == ofAnswer {
+		return answerHeader(f.ex)
+	}
+	return &f.ex.Request.Header
 }
 
 func (f *fields) collected() map[string][]string {
@@ -240,11 +286,13 @@ func (f *fields) ConvertToType(t ref.Type) ref.Val {
 // maxJoined bounds what a list of strings becomes, in bytes: its elements may be one long string many times.
 const maxJoined = 64 << 10
 
-// appendValue appends a value as a part of a key.
+// appendValue appends a value as a part of a key; null, an absent claim, is "".
 func appendValue(dst []byte, v ref.Val) ([]byte, error) {
 	switch v := v.(type) {
 	case types.String:
 		return append(dst, v...), nil
+	case types.Null:
+		return dst, nil
 	case types.Bool, types.Int, types.Uint, types.Double:
 		s, ok := v.ConvertToType(types.StringType).(types.String)
 		if !ok {
@@ -260,15 +308,19 @@ func appendValue(dst []byte, v ref.Val) ([]byte, error) {
 func appendList(dst []byte, list traits.Lister) ([]byte, error) {
 	start := len(dst)
 	for it, i := list.Iterator(), 0; it.HasNext() == types.True; i++ {
-		s, ok := it.Next().(types.String)
-		if !ok {
-			return dst, errors.New("a list that is a key has strings only")
+		e := it.Next()
+		if _, nested := e.(traits.Lister); nested {
+			return dst[:start], errors.New("a list that is a key has no lists in it")
 		}
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		if dst = append(dst, s...); len(dst)-start > maxJoined {
-			return dst, fmt.Errorf("a list is longer than %d bytes as a key", maxJoined)
+		var err error
+		if dst, err = appendValue(dst, e); err != nil {
+			return dst[:start], err
+		}
+		if len(dst)-start > maxJoined {
+			return dst[:start], fmt.Errorf("a list is longer than %d bytes as a key", maxJoined)
 		}
 	}
 	return dst, nil

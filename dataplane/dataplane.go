@@ -11,10 +11,12 @@ import (
 
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter"
 	"github.com/gatehouse-dev/gatehouse/dataplane/keep"
+	"github.com/gatehouse-dev/gatehouse/dataplane/keyring"
 	"github.com/gatehouse-dev/gatehouse/dataplane/listen"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
 	"github.com/gatehouse-dev/gatehouse/dataplane/proxy"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
+	"github.com/gatehouse-dev/gatehouse/dataplane/store"
 	"github.com/gatehouse-dev/gatehouse/dataplane/telemetry"
 	"github.com/gatehouse-dev/gatehouse/dataplane/upstream"
 )
@@ -25,6 +27,8 @@ type Options struct {
 	Engine    message.Engine           // reads from clients
 	Transport message.TransportFactory // speaks to endpoints
 	Telemetry *telemetry.Telemetry     // nil: none
+	Resolver  upstream.Resolver        // of hosts outside of the cluster; nil: the system's
+	Store     *store.Store             // what replicas share; nil: nothing
 	Log       *slog.Logger             // nil: none
 	Clock     func() time.Time         // nil: time.Now
 }
@@ -37,6 +41,9 @@ type DataPlane struct {
 	proxy    *proxy.Proxy
 	listen   *listen.Listen
 	async    *async
+	keys     *keyring.Ring
+	members  atomic.Int64                               // live replicas, this one included
+	pages    atomic.Pointer[map[string]message.Handler] // of filters, by what follows /filters/
 
 	current   atomic.Pointer[plan]
 	state     atomic.Int32 // starting, serving or leaving
@@ -44,6 +51,7 @@ type DataPlane struct {
 
 	mu       sync.Mutex // one Apply at a time
 	sequence uint64
+	offered  map[string]message.Handler // pages, while a plan is built
 }
 
 const (
@@ -51,6 +59,9 @@ const (
 	serving
 	leaving
 )
+
+// keyLife is how long a key of our own seals, where nobody gives us keys that replicas share.
+const keyLife = 12 * time.Hour
 
 // plan is a snapshot, alive. A request loads it once; a connection when it is accepted.
 type plan struct {
@@ -68,12 +79,12 @@ func New(o Options) *DataPlane {
 		o.Clock = time.Now
 	}
 	s := o.Settings
-	d := &DataPlane{options: o, keep: keep.New(o.Clock)}
+	d := &DataPlane{options: o, keep: keep.New(o.Clock), keys: keyring.New(keyLife, o.Clock), offered: map[string]message.Handler{}}
 	d.async = newAsync(func(p any, stack []byte) {
 		o.Log.Error("work of a filter panicked", "panic", p, "stack", string(stack))
 	})
 	d.backends = upstream.New(upstream.Options{
-		Transport: o.Transport, TransportOptions: s.Transport(), Allowed: allowed(s.LocalEndpoints), Clock: o.Clock,
+		Transport: o.Transport, TransportOptions: s.Transport(), Allowed: allowed(s.LocalEndpoints), Resolver: o.Resolver, Clock: o.Clock,
 	})
 	d.proxy = proxy.New(proxy.Options{
 		RequestTimeout: s.RequestTimeout, AttemptTimeout: s.AttemptTimeout, StreamIdle: s.StreamIdle, StreamGrace: s.StreamGrace,
@@ -85,7 +96,7 @@ func New(o Options) *DataPlane {
 	d.current.Store(&plan{proxy: new(proxy.Plan), listen: new(listen.Plan), text: func() string { return "" }})
 	d.listen = listen.New(listen.Options{
 		Engine: o.Engine, Handler: handler{d}, Limits: limits, Handshake: s.TLSHandshake, MaxConnections: s.MaxConnections,
-		Current: func() *listen.Plan { return d.current.Load().listen }, Clock: o.Clock, Log: o.Log,
+		Current: func() *listen.Plan { return d.current.Load().listen }, Keys: d.keys, Log: o.Log,
 		DrainLeft: s.DrainTimeout, Retry: -1, // whoever applies tries again what could not be bound
 	})
 	return d
@@ -138,6 +149,7 @@ func (d *DataPlane) Apply(s *snapshot.Snapshot) snapshot.BindResult {
 	began := d.options.Clock()
 	things, handles := d.keep.Begin(), d.options.Telemetry.Round()
 
+	d.offered = map[string]message.Handler{}
 	next := &plan{proxy: d.builder(things, handles).Build(s), text: s.String}
 	next.listen = d.listen.Prepare(things, handles, s.Sockets)
 	for _, p := range next.listen.Problems {
@@ -148,6 +160,8 @@ func (d *DataPlane) Apply(s *snapshot.Snapshot) snapshot.BindResult {
 	}
 	result := d.listen.Apply(next.listen, func() { d.current.Store(next) })
 	d.proxy.Applied(next.proxy)
+	offered := d.offered
+	d.pages.Store(&offered)
 
 	things.End()
 	handles.End()
@@ -159,14 +173,25 @@ func (d *DataPlane) Apply(s *snapshot.Snapshot) snapshot.BindResult {
 // builder is what the proxy needs to make a plan in this round.
 func (d *DataPlane) builder(things *keep.Round, handles *telemetry.Round) proxy.Builder {
 	log := d.options.Log
+	ours := &calls{settings: &d.options.Settings, clock: d.options.Clock, backends: map[snapshot.BackendRef]callee{}}
 	return proxy.Builder{
-		Backends: func(b snapshot.Backend) message.Backend { return d.backends.Use(b, handles.Backend(b.Ref.String())) },
+		Backends: func(b snapshot.Backend) message.Backend {
+			be := d.backends.Use(b, handles.Backend(b.Ref.String()))
+			if o := be.Outside(); o != nil {
+				keep.Get(things, outside{b.Ref}, func() *upstream.Outside { return o }) // retires what no plan names
+			}
+			ours.add(b, be)
+			return be
+		},
 		Env: func(rule snapshot.RuleKey) filter.Env {
 			return filter.Env{
-				Rule: rule, Keep: things, Clock: d.options.Clock, Async: d.async.run,
+				Rule: rule, Keep: things, Clock: d.options.Clock, Keys: d.keys.Derive, Call: ours.caller, Async: d.async.run,
+				Store: d.options.Store, Members: d.live,
 				CounterOf: func(name, counter string, pairs ...string) filter.Counter {
 					return handles.Counter(name, counter, pairs...)
 				},
+				GaugeOf: handles.Gauge,
+				Admin:   func(path string, page message.Handler) { d.offered[path] = page },
 			}
 		},
 		RouteKey: func(gateway snapshot.Name, k snapshot.RuleKey) any { return handles.Route(routeLabels(gateway, k)) },
@@ -180,12 +205,33 @@ func (d *DataPlane) builder(things *keep.Round, handles *telemetry.Round) proxy.
 	}
 }
 
+// outside is the key of a host outside of the cluster in keep.
+type outside struct{ ref snapshot.BackendRef }
+
 func routeLabels(gateway snapshot.Name, k snapshot.RuleKey) telemetry.RouteLabels {
 	labels := telemetry.RouteLabels{Gateway: gateway.String()}
 	if k.Kind != "" {
 		labels.Kind, labels.Route, labels.Rule = k.Kind, k.Route.String(), k.RuleName()
 	}
 	return labels
+}
+
+// SetKeys replaces the keys from which those of session tickets and cookies are derived: the first seals, all of them open. Each has at
+// least keyring.Size bytes. Before the first call they are random, and of this process alone.
+func (d *DataPlane) SetKeys(keys [][]byte) error { return d.keys.Set(keys) }
+
+// SetMembers says how many replicas share the traffic, this one included: limits that are divided admit so many times less here. It may
+// be told at any time, also before the first Apply, and holds from the next request on. Before it is told, and for less than one, it is 1.
+func (d *DataPlane) SetMembers(live int) { d.members.Store(int64(live)) }
+
+func (d *DataPlane) live() int { return max(1, int(d.members.Load())) }
+
+// Page is a page of a filter, by what follows /filters/ on the admin port; nil: there is none.
+func (d *DataPlane) Page(path string) message.Handler {
+	if pages := d.pages.Load(); pages != nil {
+		return (*pages)[path]
+	}
+	return nil
 }
 
 // Text is what is served, as text.

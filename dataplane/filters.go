@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/cors"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/headers"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/ratelimit"
@@ -17,6 +18,7 @@ import (
 var Filters = []snapshot.Filter{
 	cors.Config{},
 	redirect.Config{},
+	auth.Config{},
 	ratelimit.Config{},
 	rewrite.Config{},
 	headers.Config{},

@@ -31,13 +31,16 @@ func Build(configs []snapshot.Filter, env Env, pre bool, panicked func(filter st
 	slots := 0
 	env.slots, env.pre = &slots, pre
 	c := &Chain{log: panicked}
-	for _, s := range configs {
+	for _, s := range joined(configs) {
 		config, ok := s.(Config)
 		if !ok {
 			return nil, fmt.Errorf("filter %s: its settings cannot build it", s.FilterName())
 		}
 		if name := s.FilterName(); env.CounterOf != nil {
 			env.Counter = func(counter string, pairs ...string) Counter { return env.CounterOf(name, counter, pairs...) }
+		}
+		if name := s.FilterName(); env.GaugeOf != nil {
+			env.Gauge = func(gauge string, read func() float64, pairs ...string) { env.GaugeOf(name, gauge, read, pairs...) }
 		}
 		faces, err := build(config, env)
 		if err == nil && faces.Conn != nil {
@@ -49,6 +52,23 @@ func Build(configs []snapshot.Filter, env Env, pre bool, panicked func(filter st
 		c.add(s.FilterName(), faces)
 	}
 	return c, nil
+}
+
+// joined is the configs with those joined that stand side by side and want to be one. The order of filters puts those of a kind there.
+func joined(configs []snapshot.Filter) []snapshot.Filter {
+	out := make([]snapshot.Filter, 0, len(configs))
+	for _, next := range configs {
+		if last := len(out) - 1; last >= 0 && out[last].FilterName() == next.FilterName() {
+			if j, ok := out[last].(Joiner); ok {
+				if one, ok := j.Join(next); ok {
+					out[last] = one
+					continue
+				}
+			}
+		}
+		out = append(out, next)
+	}
+	return out
 }
 
 func build(config Config, env Env) (faces Faces, err error) {

@@ -8,11 +8,13 @@
 package filter
 
 import (
+	"context"
 	"time"
 
 	"github.com/gatehouse-dev/gatehouse/dataplane/keep"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
+	"github.com/gatehouse-dev/gatehouse/dataplane/store"
 )
 
 // Config is a filter's settings that can build it.
@@ -21,6 +23,12 @@ type Config interface {
 	// Build makes the filter. What a user can get wrong was refused before, where the policy was compiled: an error here is a bug of
 	// ours, fails the rule closed, and is logged. No face at all is an error too.
 	Build(env Env) (Faces, error)
+}
+
+// Joiner is a Config that makes one filter of itself and the next of its kind in a chain, since what they decide cannot be decided by one
+// after the other. The result builds in the place of both; false: they stay two.
+type Joiner interface {
+	Join(next snapshot.Filter) (snapshot.Filter, bool)
 }
 
 // Faces are where a filter acts. Nil: not there.
@@ -101,16 +109,32 @@ type Env struct {
 	Counter func(name string, pairs ...string) Counter
 	// CounterOf is Counter for any filter; the root gives it.
 	CounterOf func(filter, name string, pairs ...string) Counter
-	// Admin offers a page under /filters/ on the admin port.
+	// Gauge shows a value that is read when metrics are asked for, by many at once; labels as with Counter, and one series for equal ones:
+	// the last read given counts. Build makes it of GaugeOf.
+	Gauge func(name string, read func() float64, pairs ...string)
+	// GaugeOf is Gauge for any filter; the root gives it.
+	GaugeOf func(filter, name string, read func() float64, pairs ...string)
+	// Admin offers a page under /filters/ on the admin port; the page that was offered last under a path is shown.
 	Admin func(path string, page message.Handler)
+	// Store is what replicas share; nil: there is none.
+	Store *store.Store
+	// Members is how many replicas share the traffic now, this one included: at least 1. Nil: 1.
+	Members func() int
 
 	pre   bool
 	slots *int
 }
 
-// Caller makes a call of our own through a backend: endpoints, health, TLS, limits and spans as for any other request.
+// Caller makes calls of our own through a backend (contracts 14): endpoints, health, TLS, limits and spans as for any other request, but
+// never by way of a listener or a route. It may be used by many at once, and works for whoever holds it, also when its plan is gone
+// (contracts 18). Libraries that want a client get one from dataplane/outbound.
+//
+// Do sends ex.Request and sets ex.Response. Who calls owns both: ex is a fork of the exchange that it is for (so that a request that
+// calls itself comes to an end), or one of its own, with no engine behind it. ctx bounds the call up to the end of the answer's body,
+// not only to its head. The body must be read to its end or given up (Response.Drop); then Request.Body is no longer read either.
+// Redirects are answers like any other. Errors are *message.Error.
 type Caller interface {
-	Do(ex *message.Exchange) error
+	Do(ctx context.Context, ex *message.Exchange) error
 }
 
 // Counter counts; Add may be called by many.

@@ -2,6 +2,7 @@ package message
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net/netip"
@@ -45,6 +46,19 @@ type TLSKey struct {
 	ServerName  string
 	Fingerprint string // of roots, subject alternative names and client certificate
 }
+
+// TLSConfig says how a backend is verified and what is shown to it. It is immutable; Key names it in connection keys.
+type TLSConfig struct {
+	// ServerName is sent as SNI (RFC 6066 3), and the certificate must be valid for it. Of an IP address nothing is sent, but the
+	// certificate must be valid for it all the same.
+	ServerName string
+	Roots      *x509.CertPool // nil: the system's
+	// Fingerprint tells two settings apart that have the same ServerName: a hash of the roots' PEM, "" for the system's.
+	Fingerprint string
+}
+
+// Key is the name of the settings: two with the same key share connections.
+func (c *TLSConfig) Key() TLSKey { return TLSKey{ServerName: c.ServerName, Fingerprint: c.Fingerprint} }
 
 // Pick is what the balancer may know of a request.
 type Pick struct {
@@ -121,6 +135,7 @@ type TransportOptions struct {
 	MaxIdle         int           // idle connections kept per ConnKey
 	MaxHeadBytes    int64         // of an answer
 	MaxInformations int           // 1xx answers relayed or dropped per attempt; more is a protocol error
+	TLS             *TLSConfig    // what ConnKey.TLS names; nil in the clear
 }
 
 // TransportFactory makes the transport for a key; the engine that goes with it is chosen in cmd.

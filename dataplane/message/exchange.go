@@ -183,12 +183,13 @@ type Conn struct {
 
 // TLSState is what the handshake found.
 type TLSState struct {
-	ServerName   string // lower case, "" without SNI
-	Version      uint16 // as crypto/tls numbers it
-	CipherSuite  uint16
-	ALPN         string
-	Resumed      bool
-	Fingerprint  string // of what the handshake proved: listener, least version; not of certificates (listen.Plan.Fingerprint)
+	ServerName  string // lower case, "" without SNI
+	Version     uint16 // as crypto/tls numbers it
+	CipherSuite uint16
+	ALPN        string
+	Resumed     bool
+	Fingerprint string // of what the handshake proved: listener, least version, client authentication; not of the listener's certificates
+	// Certificates are the client's, its own first, when they have been verified against what the listener trusts; else there are none.
 	Certificates []*x509.Certificate
 }
 
@@ -212,8 +213,11 @@ type Exchange struct {
 	ID       string     // request id: set by proxy; log, traces, X-Request-Id
 	ClientIP netip.Addr // set by proxy from trusted hops; limits, logs, authorization
 	Identity *Identity  // set by filter auth, nil: nobody has proven anything; expressions, limits, logs, and streams that end with it
-	Route    string     // "HTTPRoute ns/name rule": set by proxy after the match; log
-	RouteKey any        // what telemetry resolved for the rule: set by proxy; telemetry
+	// HiddenQuery are names of query parameters that carry credentials here: set by filter auth; log and traces show no values of them.
+	HiddenQuery []string
+
+	Route    string // "HTTPRoute ns/name rule": set by proxy after the match; log
+	RouteKey any    // what telemetry resolved for the rule: set by proxy; telemetry
 	// ListenerPort is the port in the listener's spec, which redirects name: set by proxy.
 	ListenerPort uint16
 	// MatchedPrefix is what of the path the rule's prefix match matched: set by proxy; redirects and rewrites that replace it.

@@ -67,6 +67,9 @@ func (l *life) done() {
 	if l.requestTimer != nil {
 		l.requestTimer.Stop()
 	}
+	if e := l.stream.last; e != nil && l.ex.Outcome.Reason == message.ReasonNone {
+		l.ex.Outcome.Reason, l.ex.Outcome.Err = e.Reason, e
+	}
 	failure := l.ex.Outcome.Err
 	if r := l.ex.Response; r != nil {
 		r.Body.Abort(failure)

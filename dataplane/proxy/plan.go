@@ -303,7 +303,11 @@ func (p *Plan) has(k liveKey, security string) bool {
 	return found && s == security
 }
 
-var errRuleGone = &message.Error{Reason: message.ReasonRuleGone}
+// What ends a stream that outlives a right.
+var (
+	errRuleGone        = &message.Error{Reason: message.ReasonRuleGone}
+	errIdentityExpired = &message.Error{Reason: message.ReasonIdentityExpired}
+)
 
 // Applied tells the proxy that this plan serves now: streams whose rule is gone, or whose access rules changed, end after the grace.
 func (p *Proxy) Applied(plan *Plan) {

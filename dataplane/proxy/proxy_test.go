@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -507,6 +508,155 @@ func TestAStreamWhoseRuleIsGoneEndsAfterTheGrace(t *testing.T) {
 	}
 	if n := h.proxy.Count(); n != 0 {
 		t.Fatalf("%d answers still registered", n)
+	}
+}
+
+// proven is a filter that has everybody come in as bob, until a time.
+type proven struct{ until time.Time }
+
+func (proven) FilterName() string { return "auth" }
+func (proven) String() string     { return "proven" }
+func (p proven) Build(filter.Env) (filter.Faces, error) {
+	return filter.Faces{Request: func(ex *message.Exchange) filter.Verdict {
+		ex.Identity = &message.Identity{Subject: "bob", Expires: p.until}
+		return filter.Continue
+	}}, nil
+}
+
+func TestAStreamEndsWithTheIdentityByWhichItCameIn(t *testing.T) {
+	var now atomic.Int64 // seconds
+	end := time.Unix(1_700_000_000, 0)
+	now.Store(end.Unix() - 60)
+	clock := func() time.Time { return time.Unix(now.Load(), 0) }
+	came := func(name string, until time.Time) *snapshot.Rule {
+		return ruleOf(name, func(r *snapshot.Rule) { r.Filters = []snapshot.Filter{proven{until}} })
+	}
+	backends := map[string]backend{}
+	for _, name := range []string{"body", "grpc", "tunnel", "forever"} {
+		backends[name] = func(_ context.Context, at *message.Attempt) error {
+			at.Response = &message.Response{Status: 200, Body: message.NewBody(&endless{stop: make(chan struct{})}, -1, nil)}
+			if name == "tunnel" {
+				at.Response = &message.Response{Status: 101, Tunnel: func(client message.Tunnel) message.Outcome {
+					_, err := client.Read(make([]byte, 1))
+					return message.Outcome{Reason: message.ReasonResponseTruncated, Err: err}
+				}}
+			}
+			return nil
+		}
+	}
+	h := newHouse(t, Options{Clock: clock}, backends,
+		listenerOf("", came("body", end), came("grpc", end), came("tunnel", end), came("forever", time.Time{})))
+	serve := func(path string, fields ...message.Field) *message.Exchange {
+		ex := request("POST", path, fields...)
+		h.proxy.Serve(ex, h.plan)
+		return ex
+	}
+	body, forever := serve("/body"), serve("/forever")
+	call := serve("/grpc", message.Field{Name: "Content-Type", Value: "application/grpc"})
+	tunnel := serve("/tunnel")
+	all := []*message.Exchange{body, forever, call, tunnel}
+	defer func() {
+		for _, ex := range all {
+			h.proxy.Done(ex)
+		}
+	}()
+	h.proxy.streams.expire()
+	h.proxy.streams.sweep(func(s *stream) {
+		if e, ok := s.inner.(*endless); ok && e.err.Load() != nil {
+			t.Error("cut before its time")
+		}
+	})
+
+	now.Store(end.Unix())
+	_, err := body.Response.Body.Next()
+	var e *message.Error
+	if !errors.As(err, &e) || e.Reason != message.ReasonIdentityExpired {
+		t.Errorf("a body ends with %v", err)
+	}
+	if _, err := call.Response.Body.Next(); err != io.EOF {
+		t.Errorf("a gRPC call ends with %v", err)
+	}
+	if trailer := call.Response.Body.Trailer(); trailer.Get("Grpc-Status") != "16" || trailer.Get("Grpc-Message") == "" {
+		t.Errorf("trailers %v", trailer)
+	}
+	there, here := net.Pipe()
+	defer there.Close()
+	if out := tunnel.Response.Tunnel(piped{here}); out.Reason != message.ReasonIdentityExpired {
+		t.Errorf("a tunnel ends with %v", out)
+	}
+	if inner := forever.State.(*life).stream.inner.(*endless); inner.err.Load() != nil {
+		t.Error("an identity without an end has one")
+	}
+
+	h.proxy.Done(call)
+	all = []*message.Exchange{body, forever, tunnel}
+	if call.Outcome.Reason != message.ReasonIdentityExpired {
+		t.Errorf("the log says %q of the call", call.Outcome.Reason)
+	}
+}
+
+type piped struct{ net.Conn }
+
+func (piped) CloseWrite() error { return nil }
+
+// pieces is a request body that comes in pieces; each is taken before the next.
+type pieces struct{ next func() ([]byte, error) }
+
+func (p *pieces) Next() ([]byte, error)    { return p.next() }
+func (p *pieces) More() bool               { return false }
+func (p *pieces) Trailer() *message.Header { return nil }
+func (p *pieces) Abort(error)              {}
+
+func TestNoPieceOfARequestIsTakenOnceTheIdentityHasEnded(t *testing.T) {
+	end := time.Unix(1_700_000_000, 0)
+	now := end.Add(-time.Second)
+	var got []string
+	upload := func(_ context.Context, at *message.Attempt) error {
+		for {
+			p, err := at.Request.Body.Next()
+			if err == io.EOF {
+				return answer(200, "")(context.Background(), at)
+			}
+			if err != nil {
+				return err
+			}
+			got = append(got, string(p))
+		}
+	}
+	var left []string
+	body := func() *message.Body {
+		return message.NewBody(&pieces{func() ([]byte, error) {
+			if len(left) == 0 {
+				return nil, io.EOF
+			}
+			p := left[0]
+			if left = left[1:]; p == "late" {
+				now = end
+			}
+			return []byte(p), nil
+		}}, -1, nil)
+	}
+	h := newHouse(t, Options{Clock: func() time.Time { return now }}, map[string]backend{"a": upload},
+		listenerOf("", ruleOf("a", func(r *snapshot.Rule) { r.Filters = []snapshot.Filter{proven{end}} })))
+	h.proxy.Close() // its ticker reads the clock, too
+
+	for _, c := range []struct {
+		pieces []string
+		status int
+		taken  []string
+	}{
+		{[]string{"one", "two"}, 200, []string{"one", "two"}},
+		{[]string{"one", "late", "more"}, 401, []string{"one"}},
+	} {
+		got, left = nil, c.pieces
+		ex := request("POST", "/a")
+		ex.Request.Body = body()
+		if status, _ := h.do(ex); status != c.status || !slices.Equal(got, c.taken) {
+			t.Errorf("%v: %d, and the backend got %v", c.pieces, status, got)
+		}
+		if c.status == 401 && ex.Response.Reason != message.ReasonIdentityExpired {
+			t.Errorf("refused with %v", ex.Response.Reason)
+		}
 	}
 }
 

@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"errors"
 	"io"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -10,7 +12,7 @@ import (
 )
 
 // streams is the registry of answers under way: what can outlive the plan that it began on. One goroutine looks at it once a second,
-// so that no timer is armed per answer; a stream that idles, or whose grace is over, is cut.
+// so that no timer is armed per answer; a stream that idles, whose grace is over, or whose client's proof of identity has ended, is cut.
 type streams struct {
 	shards [16]shard
 	next   atomic.Uint32
@@ -37,7 +39,11 @@ type stream struct {
 	security string
 	touched  atomic.Int64 // when the last piece passed, in nanoseconds
 	doomed   atomic.Int64 // when the grace is over; 0: the rule is as it was
-	cut      func(error)  // ends it; may be called more than once
+	expires  int64        // when the identity ends by which the client came in, in nanoseconds; 0: never
+	grpc     bool         // the client is told why in trailers
+	last     *message.Error
+	trailer  *message.Header
+	cut      func(error) // ends it; may be called more than once
 	inner    message.Source
 	clock    func() time.Time
 }
@@ -74,6 +80,8 @@ func (r *streams) expire() {
 	now := r.clock().UnixNano()
 	r.sweep(func(s *stream) {
 		switch doomed := s.doomed.Load(); {
+		case s.expires != 0 && now >= s.expires:
+			s.cut(errIdentityExpired)
 		case doomed != 0 && now >= doomed:
 			s.cut(errRuleGone)
 		case r.idle > 0 && now-s.touched.Load() > int64(r.idle):
@@ -149,6 +157,7 @@ func (l *life) watch() {
 	}
 	s := &l.stream
 	s.live, s.security, s.clock = l.rule.live, l.rule.security, l.p.options.Clock
+	s.expires, s.grpc = l.identityExpires(), l.ex.Request.GRPC()
 	if r.Tunnel != nil {
 		l.watchTunnel(r)
 	} else {
@@ -224,31 +233,70 @@ func (s *stream) Next() ([]byte, error) {
 	p, err := s.inner.Next()
 	if err == nil {
 		s.touch()
+		return p, nil
 	}
-	return p, err
+	if s.grpc && s.ended(err) {
+		return nil, io.EOF
+	}
+	return nil, err
 }
-func (s *stream) More() bool               { return s.inner.More() }
-func (s *stream) Trailer() *message.Header { return s.inner.Trailer() }
-func (s *stream) Abort(err error)          { s.inner.Abort(err) }
 
-// upload notes when a piece of the request body passes: a stream whose client alone speaks is under way, too. It is the body's source.
+// ended reports whether it was us who cut a gRPC stream, for a reason that its client can be told: then it ends in trailers, where a
+// client finds whether it should come again with a new credential. The engine takes that for a good end; done puts it right.
+func (s *stream) ended(err error) bool {
+	var e *message.Error
+	if !errors.As(err, &e) || e != errIdentityExpired && e != errRuleGone {
+		return false
+	}
+	s.last, s.trailer = e, new(message.Header)
+	s.trailer.Set("Grpc-Status", strconv.Itoa(e.Reason.GRPC()))
+	s.trailer.Set("Grpc-Message", percentEncode(e.Reason.Text()))
+	return true
+}
+
+func (s *stream) More() bool      { return s.inner.More() }
+func (s *stream) Abort(err error) { s.inner.Abort(err) }
+
+func (s *stream) Trailer() *message.Header {
+	if s.trailer != nil {
+		return s.trailer
+	}
+	return s.inner.Trailer()
+}
+
+// identityExpires is when the client's proof of identity ends, in nanoseconds; 0: never. Filter auth has made it the earliest of all.
+func (l *life) identityExpires() int64 {
+	if who := l.ex.Identity; who != nil && !who.Expires.IsZero() {
+		return who.Expires.UnixNano()
+	}
+	return 0
+}
+
+// upload notes when a piece of the request body passes: a stream whose client alone speaks is under way, too. It is the body's source. A
+// piece that comes when the client's identity has ended is not taken; a request that is whole by then is waited for, however long its
+// answer takes, since the work is being done.
 type upload struct {
-	inner message.Source
-	clock func() time.Time
-	s     *stream
+	inner   message.Source
+	clock   func() time.Time
+	s       *stream
+	expires int64
 }
 
 // watchUpload puts the upload between the request body and its source, before the first attempt.
 func (l *life) watchUpload() {
 	if b := l.ex.Request.Body; b != nil {
-		l.upload = upload{clock: l.p.options.Clock, s: &l.stream}
+		l.upload = upload{clock: l.p.options.Clock, s: &l.stream, expires: l.identityExpires()}
 		l.upload.inner = b.Watch(&l.upload)
 	}
 }
 
 func (u *upload) Next() ([]byte, error) {
 	p, err := u.inner.Next()
-	u.s.touched.Store(u.clock().UnixNano())
+	now := u.clock().UnixNano()
+	u.s.touched.Store(now)
+	if err == nil && u.expires != 0 && now >= u.expires {
+		return nil, errIdentityExpired
+	}
 	return p, err
 }
 func (u *upload) More() bool               { return u.inner.More() }

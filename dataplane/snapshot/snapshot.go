@@ -75,6 +75,14 @@ type Listener struct {
 type TLS struct {
 	Certificates []Secret
 	MinVersion   uint16 // as crypto/tls numbers it; 0: the default, TLS 1.2
+	Clients      *Clients
+}
+
+// Clients says how certificates of clients are checked; they are asked for in each handshake.
+type Clients struct {
+	Roots []byte // PEM of certificate authorities; none of use: nobody is let in (but Optional)
+	// Optional lets a client in that has none, or one that does not verify: it has proven nothing then (GEP-91, AllowInsecureFallback).
+	Optional bool
 }
 
 // Host is what is routed for one hostname of routes. Name is the route's own hostname, before it was intersected with the listener's
@@ -217,7 +225,14 @@ type Backend struct {
 	Ref       BackendRef
 	Protocol  BackendProtocol
 	Algorithm string // a name of balance.Algorithms; "" the default
-	Outside   *Outside
+	TLS       *BackendTLS
+	Outside   *Outside // its TLS says for itself how it is verified
+}
+
+// BackendTLS says that a backend is spoken to over TLS, and how it is verified.
+type BackendTLS struct {
+	ServerName string // sent as SNI, and what the certificate must be valid for; never ""
+	Roots      []byte // PEM; nil: the system's
 }
 
 // Outside says how a host outside of the cluster is spoken to, for calls of our own. Its endpoints are what DNS says: addresses on

@@ -1,6 +1,8 @@
 package snapshot
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strings"
 	"time"
@@ -52,6 +54,13 @@ func (t *TLS) text(b *strings.Builder) {
 			b.WriteString(" ")
 		}
 		b.WriteString(c.String())
+	}
+	if c := t.Clients; c != nil {
+		sum := sha256.Sum256(c.Roots)
+		fmt.Fprintf(b, " clients#%x", sum[:6])
+		if c.Optional {
+			b.WriteString(" or none")
+		}
 	}
 	b.WriteString(")")
 }
@@ -172,10 +181,37 @@ func (be Backend) text() string {
 	if be.Algorithm != "" {
 		words = append(words, be.Algorithm)
 	}
+	if t := be.TLS; t != nil {
+		words = append(words, "tls("+t.ServerName+roots(t.Roots)+")")
+	}
+	if o := be.Outside; o != nil {
+		words = append(words, o.text()...)
+	}
 	if len(words) == 0 {
 		return ""
 	}
 	return "backend " + be.Ref.String() + " " + strings.Join(words, " ") + "\n"
+}
+
+func (o *Outside) text() (words []string) {
+	if o.TLS {
+		words = append(words, "tls"+roots(o.Roots))
+	} else {
+		words = append(words, "clear")
+	}
+	if o.Private {
+		words = append(words, "private")
+	}
+	return words
+}
+
+// roots are trusted certificates in the text form: public, but long.
+func roots(pem []byte) string {
+	if pem == nil {
+		return ""
+	}
+	sum := sha256.Sum256(pem)
+	return " roots#" + hex.EncodeToString(sum[:6])
 }
 
 func writeFilters(b *strings.Builder, label string, filters []Filter) {

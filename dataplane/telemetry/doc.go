@@ -8,7 +8,7 @@
 //
 // They live in a registry of our own, begin with gatehouse_, and have bounded cardinality: a label is the name of an object that an
 // operator made (gateway, route, rule, backend, listener, secret), or a word of a closed list (code, reason, result, state). Never a
-// path, a host, a method or an address of a client. Handles are asked for in a Round, once per Apply; what no round asked for is
+// path, a host, an HTTP method or an address of a client. Handles are asked for in a Round, once per Apply; what no round asked for is
 // removed after Grace, and earlier when there is much of it. A series appears when it first counts: a route without traffic costs a
 // few words of memory.
 //
@@ -26,7 +26,8 @@
 //	scheme       "http" or "https", as the client reached us
 //	host         as received, with its port
 //	path         as received, still escaped, without query
-//	query        as received; the values of parameters that are known to carry credentials read REDACTED (Options.HideQuery: left out)
+//	query        as received; the values of parameters that are known to carry credentials, and of those in which a policy looks for them,
+//	             read REDACTED (Options.HideQuery: left out)
 //	version      "HTTP/1.1", "HTTP/2"
 //	status       of the answer; when the client left before there was one, 499
 //	reason       a word of message.Reason: why it is not a backend's answer, or why the answer did not reach its end
@@ -39,6 +40,9 @@
 //	bytes_in     of the request body; of a tunnel, from the client
 //	bytes_out    of the response body; of a tunnel, to the client
 //	duration_ms  from the head to the last byte, with three decimals
+//	subject      who the client has proven to be
+//	auth_policy  namespace/name of the policy that asked for it
+//	auth_method  the method, by its name in that policy
 //	user_agent   as received
 //	trace        W3C trace id
 //	tls          "1.2" or "1.3"

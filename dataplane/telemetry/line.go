@@ -33,7 +33,7 @@ func (s lineStyle) append(b []byte, d *ending) []byte {
 	path, query, has := strings.Cut(d.target, "?")
 	o.text("path", path)
 	if has && !s.hideQuery {
-		o.query("query", query)
+		o.query("query", query, ex.HiddenQuery)
 	}
 	o.text("version", ex.Request.Version.String())
 	o.number("status", int64(d.status))
@@ -49,6 +49,11 @@ func (s lineStyle) append(b []byte, d *ending) []byte {
 	o.number("bytes_in", ex.Outcome.BytesIn)
 	o.number("bytes_out", ex.Outcome.BytesOut)
 	o.milliseconds("duration_ms", d.took)
+	if who := ex.Identity; who != nil {
+		o.text("subject", who.Subject)
+		o.text("auth_policy", who.Policy)
+		o.text("auth_method", who.Method)
+	}
 	o.text("user_agent", ex.Request.Header.Get("User-Agent"))
 	o.text("trace", traceID(ex.Trace.Traceparent))
 	if ex.Conn != nil && ex.Conn.TLS != nil {
@@ -127,11 +132,11 @@ func (o *object) addrPort(name string, a netip.AddrPort) {
 }
 
 // query is text with the values of credentials hidden.
-func (o *object) query(name, query string) {
+func (o *object) query(name, query string, hidden []string) {
 	if query == "" {
 		return
 	}
-	o.text(name, redacted(query))
+	o.text(name, redacted(query, hidden))
 }
 
 // notes is an object; of several notes with one key the last counts.
@@ -173,8 +178,8 @@ var credentials = []string{
 	"x-goog-signature",
 }
 
-// redacted hides the values of credentials. A query without any, as most are, is returned as it is.
-func redacted(query string) string {
+// redacted hides the values of credentials, and of the parameters that are named. A query without any, as most are, is returned as it is.
+func redacted(query string, hidden []string) string {
 	var out []byte
 	copied := 0
 	for start := 0; start < len(query); {
@@ -183,7 +188,7 @@ func redacted(query string) string {
 			end = start + n
 		}
 		name, value, _ := strings.Cut(query[start:end], "=")
-		if value != "" && credential(name) {
+		if value != "" && credential(name, hidden) {
 			out = append(out, query[copied:start+len(name)+1]...)
 			out = append(out, "REDACTED"...)
 			copied = end
@@ -197,9 +202,14 @@ func redacted(query string) string {
 }
 
 // credential compares without case, and with escapes undone, as the reader of the query would.
-func credential(name string) bool {
-	if strings.Contains(name, "%") {
+func credential(name string, hidden []string) bool {
+	if strings.ContainsAny(name, "%+") {
 		name = unescaped(name)
+	}
+	for _, h := range hidden {
+		if strings.EqualFold(name, h) {
+			return true
+		}
 	}
 	for _, c := range credentials {
 		if strings.EqualFold(name, c) {
@@ -218,6 +228,10 @@ func unescaped(s string) string {
 				i += 2
 				continue
 			}
+		}
+		if s[i] == '+' {
+			b = append(b, ' ')
+			continue
 		}
 		b = append(b, s[i])
 	}

@@ -163,6 +163,26 @@ func TestCredentialsAreNeverLogged(t *testing.T) {
 	}
 }
 
+// Where a policy looks for a key is not in any list that we could know before.
+func TestAParameterInWhichAPolicyLooksForACredentialIsNeverLogged(t *testing.T) {
+	ex := exchange(time.Now(), nil)
+	ex.Request.Target.Raw = "/x?a=1&Partner=hunter2&par%74ner=hunter2&my+key=hunter2&partner2=seen"
+	ex.HiddenQuery = []string{"partner", "my key"}
+	got := logged(t, Options{}, nil, ex)[0]["query"]
+	if want := "a=1&Partner=REDACTED&par%74ner=REDACTED&my+key=REDACTED&partner2=seen"; got != want {
+		t.Errorf("logged %v, want %s", got, want)
+	}
+}
+
+func TestALineSaysWhoTheClientHasProvenToBe(t *testing.T) {
+	ex := exchange(time.Now(), nil)
+	ex.Identity = &message.Identity{Subject: "bo\nb", Policy: "shop/api", Method: "partners"}
+	got := logged(t, Options{}, nil, ex)[0]
+	if got["subject"] != "bo\nb" || got["auth_policy"] != "shop/api" || got["auth_method"] != "partners" {
+		t.Errorf("%v", got)
+	}
+}
+
 func TestQueriesCanBeLeftOut(t *testing.T) {
 	got := logged(t, Options{HideQuery: true}, nil, exchange(time.Now(), nil))
 	if _, has := got[0]["query"]; has || got[0]["path"] != "/cart" {

@@ -31,6 +31,7 @@ var Labels = []string{
 	"filter",   // name of the filter
 	"policy",   // namespace/name
 	"limit",    // name in its policy
+	"method",   // of an AuthPolicy: name in its policy; never an HTTP method
 	"mode",     // of a policy: Enforce, Shadow
 	"commit", "go_version",
 }
@@ -76,12 +77,13 @@ type metrics struct {
 	sequence     prometheus.Gauge
 	lastApply    prometheus.Gauge
 
-	mu      sync.Mutex // guards filters
-	filters map[string]*filterFamily
+	mu           sync.Mutex // guards what follows
+	filters      map[string]*filterFamily
+	filterGauges map[string]*gaugeFamily
 }
 
 func newMetrics(o Options) *metrics {
-	m := &metrics{registry: prometheus.NewRegistry(), filters: map[string]*filterFamily{}}
+	m := &metrics{registry: prometheus.NewRegistry(), filters: map[string]*filterFamily{}, filterGauges: map[string]*gaugeFamily{}}
 	m.exchanges()
 	m.upstream()
 	m.downstream()

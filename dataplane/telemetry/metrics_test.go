@@ -101,7 +101,12 @@ func everything(tel *Telemetry, now time.Time) {
 	gw := r.Gateway("infra/gw")
 	r.Certificate("infra/gw", "https", "infra/cert", now)
 	r.Counter("ratelimit", "ratelimit_decisions", "policy", "shop/p", "limit", "per-client", "result", "refused").Add(1)
+	r.Gauge("ratelimit", "ratelimit_used_ratio", func() float64 { return 0.5 }, "policy", "shop/p", "limit", "per-client")
 	r.End()
+	store := tel.Store()
+	store.StoreCall("ok", time.Millisecond)
+	store.StoreUp(true)
+	store.StoreDropped(1)
 	gw.Opened()
 	gw.Refused("limit")
 	gw.AcceptFailed()
@@ -399,14 +404,51 @@ func TestACounterOfAFilterWithStrayLabelsCountsNothing(t *testing.T) {
 	}
 }
 
+func TestAGaugeOfAFilterIsReadWhenSomebodyLooks(t *testing.T) {
+	tel, clock := counting(t)
+	var n float64
+	at := func(policy string) float64 { return value(t, tel, "gatehouse_filter_used", "policy", policy) }
+	round := func(policies ...string) {
+		r := tel.Round()
+		for _, p := range policies {
+			r.Gauge("ratelimit", "used", func() float64 { return n }, "policy", p)
+		}
+		r.Gauge("ratelimit", "used", func() float64 { return 9 }, "limit", "x")
+		r.Gauge("ratelimit", "paths", func() float64 { return 9 }, "path", "/secret")
+		r.End()
+	}
+	round("a/b", "a/c")
+	n = 3
+	if at("a/b") != 3 || at("a/c") != 3 {
+		t.Errorf("%v and %v, want 3", at("a/b"), at("a/c"))
+	}
+	if got := value(t, tel, "gatehouse_filter_used", "limit", "x"); got != -1 {
+		t.Error("shown with other labels")
+	}
+	if got := value(t, tel, "gatehouse_filter_paths"); got != -1 {
+		t.Error("shown by path")
+	}
+	round("a/b")
+	*clock = clock.Add(Grace + time.Second)
+	round("a/b")
+	if at("a/b") != 3 || at("a/c") != -1 {
+		t.Errorf("%v and %v, want 3 and none", at("a/b"), at("a/c"))
+	}
+}
+
 func TestNothingIsKeptByNil(t *testing.T) {
 	var tel *Telemetry
+	s := tel.Store()
+	s.StoreCall("ok", time.Second)
+	s.StoreUp(true)
+	s.StoreDropped(1)
 	r := tel.Round()
 	route := r.Route(RouteLabels{})
 	b := r.Backend("x")
 	g := r.Gateway("x")
 	r.Certificate("a", "b", "c", time.Now())
 	r.Counter("f", "n").Add(1)
+	r.Gauge("f", "g", func() float64 { return 0 })
 	r.End()
 	b.SetEndpoints(1, 0)
 	g.Opened()

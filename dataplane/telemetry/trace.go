@@ -177,7 +177,7 @@ func (t *traces) served(span trace.Span, d *ending, hideQuery bool) {
 		attribute.String("gatehouse.request_id", clean(ex.ID)),
 	)
 	if query != "" && !hideQuery {
-		span.SetAttributes(attribute.String("url.query", clean(redacted(query))))
+		span.SetAttributes(attribute.String("url.query", clean(redacted(query, ex.HiddenQuery))))
 	}
 	if agent := ex.Request.Header.Get("User-Agent"); agent != "" {
 		span.SetAttributes(attribute.String("user_agent.original", clean(agent)))

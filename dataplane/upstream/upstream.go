@@ -13,6 +13,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -30,8 +31,9 @@ type Options struct {
 	Transport        message.TransportFactory
 	TransportOptions message.TransportOptions
 	// Allowed says whether an endpoint may be used at all; nil: every one. A second look after the controllers' (threats 38).
-	Allowed func(netip.AddrPort) bool
-	Clock   func() time.Time // nil: time.Now
+	Allowed  func(netip.AddrPort) bool
+	Resolver Resolver         // of hosts outside of the cluster; nil: the system's
+	Clock    func() time.Time // nil: time.Now
 }
 
 // Backends is all backends of the process.
@@ -48,6 +50,9 @@ func New(options Options) *Backends {
 	if options.Clock == nil {
 		options.Clock = time.Now
 	}
+	if options.Resolver == nil {
+		options.Resolver = net.DefaultResolver
+	}
 	return &Backends{
 		options:   options,
 		groups:    map[snapshot.BackendRef]*group{},
@@ -57,11 +62,13 @@ func New(options Options) *Backends {
 
 // group is one backend over all snapshots: what its endpoints are, and the picker among them.
 type group struct {
+	b         *Backends
 	ref       snapshot.BackendRef
 	algorithm string              // guarded by Backends.mu
 	told      []snapshot.Endpoint // what SetEndpoints said last; guarded by Backends.mu
 	used      []*endpoint         // of told, those that are picked from; guarded by Backends.mu
 	handle    *telemetry.Backend  // of the newest plan; guarded by Backends.mu
+	outside   *Outside            // of a host outside of the cluster; nil: none. Guarded by Backends.mu
 	state     atomic.Pointer[state]
 }
 
@@ -118,7 +125,7 @@ func (b *Backends) forget() {
 func (b *Backends) group(ref snapshot.BackendRef) *group {
 	g := b.groups[ref]
 	if g == nil {
-		g = &group{ref: ref}
+		g = &group{b: b, ref: ref}
 		b.groups[ref] = g
 	}
 	return g
@@ -217,8 +224,11 @@ func (b *Backends) newEndpoint(address netip.AddrPort) *endpoint {
 	return ep
 }
 
-// transport returns the one for that key, making it on first use.
-func (ep *endpoint) transport(key message.ConnKey) message.Transport {
+// maxTransports bounds the keys of one endpoint: roots may be changed every day, and nobody asks for the old ones again.
+const maxTransports = 64
+
+// transport returns the one for that key, making it on first use. Secure is what its TLS names.
+func (ep *endpoint) transport(key message.ConnKey, secure *message.TLSConfig) message.Transport {
 	for _, k := range *ep.transports.Load() {
 		if k.key == key {
 			return k.transport
@@ -232,9 +242,15 @@ func (ep *endpoint) transport(key message.ConnKey) message.Transport {
 			return k.transport
 		}
 	}
-	t := ep.options.Transport(key, ep.options.TransportOptions)
+	options := ep.options.TransportOptions
+	options.TLS = secure
+	t := ep.options.Transport(key, options)
 	if ep.retired {
 		t.Retire()
+	}
+	if len(have) == maxTransports {
+		go have[0].transport.Retire() // not under the lock
+		have = have[1:]
 	}
 	next := append(have[:len(have):len(have)], keyed{key, t})
 	ep.transports.Store(&next)
@@ -262,6 +278,9 @@ type Backend struct {
 	group    *group
 	ref      snapshot.BackendRef
 	protocol message.Protocol
+	secure   *message.TLSConfig // nil: in the clear
+	outside  *Outside           // nil: its endpoints are told
+	broken   *message.Error     // it cannot be spoken to as it is set
 	handle   *telemetry.Backend
 }
 
@@ -271,11 +290,15 @@ func (b *Backends) Use(s snapshot.Backend, handle *telemetry.Backend) *Backend {
 	if s.Protocol == snapshot.BackendH2C {
 		be.protocol = message.ProtocolH2C
 	}
+	be.secure, be.broken = secure(s)
 	var gone, back []*endpoint
 	b.mu.Lock()
 	g := b.group(s.Ref)
 	g.handle = handle
 	g.show()
+	if s.Outside != nil {
+		be.outside = b.outside(g, s)
+	}
 	if g.algorithm != s.Algorithm {
 		g.algorithm = s.Algorithm
 		if g.state.Load() != nil {
@@ -297,6 +320,19 @@ func (be *Backend) Size() (n int, told bool) {
 	return s.size, true
 }
 
+// Active is the number of attempts under way to the endpoints that are picked from, those of other backends too.
+func (be *Backend) Active() (n int64) {
+	be.group.b.mu.Lock()
+	defer be.group.b.mu.Unlock()
+	for _, ep := range be.group.used {
+		n += ep.Active.Load()
+	}
+	return n
+}
+
+// Outside is the host outside of the cluster that the backend is; nil: it is none. It is a keep.Retirer.
+func (be *Backend) Outside() *Outside { return be.outside }
+
 // Ref names the backend.
 func (be *Backend) Ref() snapshot.BackendRef { return be.ref }
 
@@ -309,6 +345,14 @@ var (
 // Do makes one attempt: it picks an endpoint, runs what must run before anything is sent, and speaks. When it returns nil, the
 // caller calls at.Finished once the answer is at its end.
 func (be *Backend) Do(ctx context.Context, at *message.Attempt) error {
+	if be.broken != nil {
+		return be.broken
+	}
+	if be.outside != nil {
+		if err := be.outside.ready(ctx); err != nil {
+			return err
+		}
+	}
 	s := be.group.state.Load()
 	if s == nil {
 		return errPending
@@ -320,6 +364,9 @@ func (be *Backend) Do(ctx context.Context, at *message.Attempt) error {
 	ep := picked.Owner.(*endpoint)
 	at.Endpoint = ep.Address
 	at.Conn = message.ConnKey{Endpoint: ep.Address, Protocol: be.speak(&at.Request)}
+	if be.secure != nil {
+		at.Conn.TLS = be.secure.Key()
+	}
 	if at.Before != nil {
 		if err := at.Before(at); err != nil {
 			return err
@@ -327,7 +374,7 @@ func (be *Backend) Do(ctx context.Context, at *message.Attempt) error {
 	}
 	f := newFlight()
 	ep.Active.Add(1)
-	f.endpoint, f.record = ep, be.handle.Begin(at)
+	f.endpoint, f.secure, f.record = ep, be.secure, be.handle.Begin(at)
 	if err := f.speak(ctx, at); err != nil {
 		f.end(err)
 		return err
@@ -339,6 +386,7 @@ func (be *Backend) Do(ctx context.Context, at *message.Attempt) error {
 // flight is an attempt between its beginning and its end. They are used again, so that an attempt allocates nothing here.
 type flight struct {
 	endpoint *endpoint
+	secure   *message.TLSConfig
 	record   telemetry.Attempt
 	finish   func(error)
 }
@@ -364,7 +412,7 @@ func (f *flight) speak(ctx context.Context, at *message.Attempt) (err error) {
 			f.end(errPanicked)
 		}
 	}()
-	err = f.endpoint.transport(at.Conn).RoundTrip(ctx, at)
+	err = f.endpoint.transport(at.Conn, f.secure).RoundTrip(ctx, at)
 	f.record.Answered(err)
 	returned = true
 	return err
@@ -373,19 +421,22 @@ func (f *flight) speak(ctx context.Context, at *message.Attempt) (err error) {
 func (f *flight) end(err error) {
 	f.endpoint.Active.Add(-1)
 	f.record.Finished(err)
-	f.endpoint, f.record = nil, telemetry.Attempt{}
+	f.endpoint, f.secure, f.record = nil, nil, telemetry.Attempt{}
 	flights.Put(f)
 }
 
 // speak chooses the protocol for a request: gRPC needs HTTP/2, a WebSocket's Upgrade HTTP/1.1.
 func (be *Backend) speak(r *message.Request) message.Protocol {
+	two := be.protocol == message.ProtocolH2C || r.GRPC()
 	switch {
-	case r.Upgrade != "":
-		return message.ProtocolHTTP1
-	case be.protocol == message.ProtocolHTTP1 && r.GRPC():
+	case be.secure == nil && two && r.Upgrade == "":
 		return message.ProtocolH2C
+	case be.secure == nil:
+		return message.ProtocolHTTP1
+	case two && r.Upgrade == "":
+		return message.ProtocolH2
 	}
-	return be.protocol
+	return message.ProtocolHTTPS
 }
 
 // ReasonOf is the reason that an error of a backend carries.

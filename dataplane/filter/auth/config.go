@@ -36,7 +36,8 @@ type Require string
 const (
 	Any Require = "Any" // one of them
 	All Require = "All" // each of them
-	// Optional: one of them if anything is presented; without any credential the request is anonymous, and the rules decide.
+	// Optional: one of them if anything is presented; without any credential the request is anonymous, and the rules decide; it
+	// is answered as under Any when they deny.
 	Optional Require = "Optional"
 )
 

@@ -28,7 +28,39 @@ type Limit struct {
 	Rates  []Rate   // all of them must admit; windows are unique
 	// Concurrency is how many requests may be under way at once, from the head to the end of the answer (or tunnel); 0: any number.
 	Concurrency int64
+
+	// Cost is CEL, kind Int: what a request counts as in the rates; "" is 1. Concurrency counts requests.
+	Cost string
+	// CostFromResponse: Cost may name the response. One is taken when the request comes, and the rest when the answer's head does.
+	CostFromResponse bool
+
+	Scope          Scope
+	OnStoreFailure OnStoreFailure // of Shared
 }
+
+// Scope is whose requests a counter counts.
+type Scope uint8
+
+const (
+	// Local: those of this process. With n replicas there are n counters.
+	Local Scope = iota
+	// Divided: those of this process, which admits its share of the limit: one of as many as there are live members.
+	Divided
+	// Shared: those of all replicas, in the store.
+	Shared
+)
+
+// OnStoreFailure is what becomes of requests when the store gives no answer.
+type OnStoreFailure uint8
+
+const (
+	// CountLocally: as with Divided, on from what this replica has seen last of each counter.
+	CountLocally OnStoreFailure = iota
+	// Allow admits, and counts nothing.
+	Allow
+	// Deny refuses with 503.
+	Deny
+)
 
 // Policy names the object that a limit comes from. A counter belongs to it and to no rule: however many rules a policy reaches, it has
 // one counter per limit, window and key.
@@ -87,9 +119,27 @@ func (l Limit) text(b *strings.Builder) {
 	if l.When != "" {
 		b.WriteString(" when " + quote(l.When))
 	}
+	switch {
+	case l.Cost != "" && l.CostFromResponse:
+		b.WriteString(" cost by the answer " + quote(l.Cost))
+	case l.Cost != "":
+		b.WriteString(" cost " + quote(l.Cost))
+	}
+	b.WriteString(l.scope())
 	if l.Shadow {
 		b.WriteString(" shadow")
 	}
+}
+
+// scope is empty for what is local.
+func (l Limit) scope() string {
+	switch l.Scope {
+	case Divided:
+		return " divided"
+	case Shared:
+		return " shared or " + [...]string{CountLocally: "local", Allow: "allow", Deny: "deny"}[l.OnStoreFailure]
+	}
+	return ""
 }
 
 // short tells two policies of one name apart (one that was deleted and made again). The first digits of a UUID are random.
@@ -159,6 +209,9 @@ func (l Limit) check() error {
 	if len(l.Rates) == 0 && l.Concurrency == 0 || l.Concurrency < 0 {
 		return errors.New("neither rates nor concurrency")
 	}
+	if l.Cost != "" && len(l.Rates) == 0 {
+		return errors.New("a cost without a rate")
+	}
 	seen := map[time.Duration]bool{}
 	for _, r := range l.Rates {
 		if err := r.Check(); err != nil {
@@ -172,19 +225,36 @@ func (l Limit) check() error {
 	return nil
 }
 
-// compile makes the programs of a limit; when is nil for every request.
-func (l Limit) compile() (when *expr.Program, key []*expr.Program, err error) {
+// programs are the expressions of a limit, compiled.
+type programs struct {
+	when  *expr.Program // nil: every request
+	key   []*expr.Program
+	cost  *expr.Program // of the request; nil: 1
+	after *expr.Program // the cost by the answer; nil: it is known before
+}
+
+func (l Limit) compile() (p programs, err error) {
 	if l.When != "" {
-		if when, err = expr.Compile(l.When, expr.Bool); err != nil {
-			return nil, nil, fmt.Errorf("when: %w", err)
+		if p.when, err = expr.Compile(l.When, expr.Bool); err != nil {
+			return p, fmt.Errorf("when: %w", err)
 		}
 	}
 	for i, k := range l.Key {
-		p, err := expr.Compile(k, expr.String)
+		part, err := expr.Compile(k, expr.String)
 		if err != nil {
-			return nil, nil, fmt.Errorf("key[%d]: %w", i, err)
+			return p, fmt.Errorf("key[%d]: %w", i, err)
 		}
-		key = append(key, p)
+		p.key = append(p.key, part)
 	}
-	return when, key, nil
+	switch {
+	case l.Cost == "":
+	case l.CostFromResponse:
+		p.after, err = expr.CompileResponse(l.Cost, expr.Int)
+	default:
+		p.cost, err = expr.Compile(l.Cost, expr.Int)
+	}
+	if err != nil {
+		return p, fmt.Errorf("cost: %w", err)
+	}
+	return p, nil
 }

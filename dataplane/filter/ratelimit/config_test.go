@@ -71,7 +71,7 @@ func TestWhatIsWrongFailsTheBuild(t *testing.T) {
 		"burst must be":                 rates(perMinute(1, -1)),
 		"is too large for 1 requests":   rates(Rate{Requests: 1, Window: MaxWindow, Burst: MaxRequests}),
 		"window 1m stands twice":        rates(perMinute(1, 0), perMinute(2, 0)),
-		"when: line 1, column 1":        {Policy: apiLimits, Name: "l", Concurrency: 1, When: "identity.subject"},
+		"when: line 1, column 1":        {Policy: apiLimits, Name: "l", Concurrency: 1, When: "nothing.there"},
 		"key[0]: line 1, column 8":      {Policy: apiLimits, Name: "l", Concurrency: 1, Key: []string{"request.time"}},
 		"without a name":                {Policy: apiLimits, Concurrency: 1},
 	} {

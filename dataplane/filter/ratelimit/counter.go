@@ -21,8 +21,9 @@ const shards = 16 // a power of two
 // counter holds what was used, by key, of one window of a limit; or what is under way, of its concurrency. It lives in keep, and
 // outlives the chains that use it.
 type counter struct {
-	id     uint64 // locks are taken in the order of ids
-	shards [shards]shard
+	id      uint64      // locks are taken in the order of ids
+	private atomic.Bool // keys may be secrets, or once were
+	shards  [shards]shard
 }
 
 // counterKey is what a counter belongs to. A policy without a UID is known by its name. Window 0 is concurrency.
@@ -30,6 +31,7 @@ type counterKey struct {
 	policy Policy
 	limit  string
 	window time.Duration
+	mirror bool // of a counter in the store
 }
 
 var lastCounter atomic.Uint64
@@ -43,7 +45,7 @@ func newCounter(maxKeys int) *counter {
 }
 
 func keptCounter(round *keep.Round, l Limit, window time.Duration) *counter {
-	return keep.Get(round, counterKey{l.Policy, l.Name, window}, func() *counter { return newCounter(MaxKeys) })
+	return keep.Get(round, counterKey{l.Policy, l.Name, window, l.Scope == Shared}, func() *counter { return newCounter(MaxKeys) })
 }
 
 // shard is a part of a counter with a lock of its own. Each key has a slot, which it keeps as long as it is remembered.
@@ -53,6 +55,7 @@ type shard struct {
 	slots   []slot
 	free    []int32
 	heap    []entry // of rates: a min-heap by the time at which keys are fresh
+	seen    []int64 // of mirrors, by slot: when the store has told of it; may be shorter than slots
 	maxKeys int
 }
 
@@ -90,17 +93,33 @@ func (s *shard) add(key []byte, value int64) int32 {
 	} else {
 		s.slots = append(s.slots, slot{})
 	}
+	if int(i) < len(s.seen) {
+		s.seen[i] = 0
+	}
 	own := string(key) // a copy: key lies in a buffer
 	s.slots[i] = slot{own, value}
 	s.index[own] = i
 	return i
 }
 
+// hear notes that the store has told of a slot.
+func (s *shard) hear(i int32, now int64) {
+	for len(s.seen) <= int(i) {
+		s.seen = append(s.seen, 0)
+	}
+	s.seen[i] = now
+}
+
+// heardSince reports whether the store has told of a slot after that time.
+func (s *shard) heardSince(i int32, then int64) bool {
+	return int(i) < len(s.seen) && s.seen[i] != 0 && s.seen[i] > then
+}
+
 // remove forgets a slot. When it was the last one of many, the memory goes too: maps never shrink.
 func (s *shard) remove(i int32) {
 	delete(s.index, s.slots[i].key)
 	if len(s.index) == 0 && len(s.slots) > 64 {
-		s.index, s.slots, s.free, s.heap = nil, nil, nil, nil
+		s.index, s.slots, s.free, s.heap, s.seen = nil, nil, nil, nil, nil
 		return
 	}
 	s.slots[i] = slot{}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/gatehouse-dev/gatehouse/dataplane/keep"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
+	"github.com/gatehouse-dev/gatehouse/dataplane/store"
 )
 
 // house is what a filter lives in: a store, a clock that stands until it is moved, and counters.
@@ -22,10 +24,15 @@ type house struct {
 	mu     sync.Mutex // guards what follows
 	now    time.Time
 	counts map[string]float64
+	gauges map[string]func() float64
+	page   message.Handler
+
+	shared  *store.Store // of replicas; nil: none
+	members atomic.Int64 // 0: nobody has said
 }
 
 func newHouse(t testing.TB) *house {
-	h := &house{t: t, now: time.Unix(1_700_000_000, 0), counts: map[string]float64{}}
+	h := &house{t: t, now: time.Unix(1_700_000_000, 0), counts: map[string]float64{}, gauges: map[string]func() float64{}}
 	h.store = keep.New(h.clock)
 	return h
 }
@@ -54,9 +61,14 @@ func (c count) Add(n float64) {
 }
 
 func (h *house) env(r *keep.Round) filter.Env {
-	return filter.Env{Keep: r, Clock: h.clock, Counter: func(name string, pairs ...string) filter.Counter {
-		return count{h, name + " " + strings.Join(pairs, " ")}
-	}}
+	return filter.Env{
+		Keep: r, Clock: h.clock, Store: h.shared, Members: func() int { return int(h.members.Load()) },
+		Counter: func(name string, pairs ...string) filter.Counter {
+			return count{h, name + " " + strings.Join(pairs, " ")}
+		},
+		Gauge: func(name string, read func() float64, pairs ...string) { h.gauges[name+" "+strings.Join(pairs, " ")] = read },
+		Admin: func(_ string, page message.Handler) { h.page = page },
+	}
 }
 
 // apply builds one chain per config, as one application of a snapshot does.

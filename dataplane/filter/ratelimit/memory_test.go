@@ -9,7 +9,7 @@ import (
 
 func TestMemoryHasABoundAndTheNearestToFreshGoes(t *testing.T) {
 	c := newCounter(16 * shards)
-	r := newRate(perMinute(10, 0), "l")
+	r := newRate(perMinute(10, 0), "l", 1, false)
 	now := int64(0)
 	use := func(name string, times int) (evicted int) {
 		key := []byte(name)

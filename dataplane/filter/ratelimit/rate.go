@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"math/bits"
 	"strconv"
 	"time"
 )
@@ -12,14 +13,16 @@ import (
 // of the old rate has used half of the new one. A debt that is larger than the new rate knows is cut to it, so that nobody waits longer
 // for the next request than an interval of the new rate, which is at most its window.
 
-// maxDebt in nanoseconds keeps all sums of times far from the end of an int64.
+// maxDebt in nanoseconds keeps all sums of times far from the end of an int64. A debt of a share, or of an answer's cost, may be twice that.
 const maxDebt = int64(1) << 60
 
-// rate is a Rate ready to be asked. All times are nanoseconds.
+// rate is a Rate, or a member's share of one, ready to be asked. All times are nanoseconds.
 type rate struct {
-	interval int64  // what one request costs
-	most     int64  // the largest debt: all requests and the burst
-	burst    int64  // the part of it that is the burst
+	interval int64  // what costs one
+	most     int64  // the largest debt of requests of which each costs no more than it: all requests and the burst
+	whole    int64  // what one request may cost: most, and for a share as much as the limit has in all
+	deepest  int64  // the largest debt of any: a larger one is cut
+	burst    int64  // the part of most that is the burst
 	requests int64  // for the fields
 	policy   string // `"name";q=100;w=60`
 	item     string // `"name";r=`
@@ -30,33 +33,82 @@ func (r Rate) interval() time.Duration {
 	return (r.Window + time.Duration(r.Requests) - 1) / time.Duration(r.Requests)
 }
 
-func newRate(r Rate, name string) rate {
+// newRate makes a limit's rate ready. With several members it is the share of one: requests come back so many times slower, and there is
+// room for as many times fewer, rounded up. With costs that are known only afterwards the debt may be twice as large.
+func newRate(r Rate, name string, members int, after bool) rate {
 	name = structuredString(name)
-	interval := int64(r.interval())
 	seconds := int64((r.Window + time.Second - 1) / time.Second)
-	return rate{
-		interval: interval,
-		most:     (r.Requests + r.Burst) * interval,
-		burst:    r.Burst * interval,
+	s := rate{
+		interval: int64(r.interval()),
 		requests: r.Requests,
 		policy:   name + ";q=" + strconv.FormatInt(r.Requests, 10) + ";w=" + strconv.FormatInt(seconds, 10),
 		item:     name + ";r=",
 	}
+	all := r.Requests + r.Burst
+	room := all
+	if n := int64(members); n > 1 {
+		s.interval = mulDivUp(int64(r.Window), n, r.Requests)
+		room = (all + n - 1) / n
+		s.burst = max(0, room-(r.Requests+n-1)/n)
+	} else {
+		s.burst = r.Burst
+	}
+	s.burst = bounded(s.burst, s.interval)
+	s.most = bounded(room, s.interval)
+	s.whole = bounded(all, s.interval)
+	s.deepest = s.whole
+	if after {
+		s.deepest = max(s.whole, min(2*s.most, 2*maxDebt))
+	}
+	return s
+}
+
+// mulDivUp is a·b/c, rounded up, and at most maxDebt.
+func mulDivUp(a, b, c int64) int64 {
+	hi, lo := bits.Mul64(uint64(a), uint64(b))
+	if hi >= uint64(c) {
+		return maxDebt
+	}
+	q, rest := bits.Div64(hi, lo, uint64(c))
+	if rest > 0 {
+		q++
+	}
+	return int64(min(q, uint64(maxDebt)))
+}
+
+// bounded is n·interval, and at most twice maxDebt.
+func bounded(n, interval int64) int64 {
+	if n > 2*maxDebt/interval {
+		return 2 * maxDebt
+	}
+	return n * interval
+}
+
+// cost is what a request that counts as n adds to the debt. What costs more than there can ever be is all the same.
+func (r *rate) cost(n int64) int64 {
+	if n == 1 {
+		return r.interval
+	}
+	return r.interval * min(n, r.whole/r.interval+1)
 }
 
 // debt is what lies ahead at a time, for a key that is fresh at that other time.
-func (r *rate) debt(fresh, now int64) int64 { return min(max(fresh-now, 0), r.most) }
+func (r *rate) debt(fresh, now int64) int64 { return min(max(fresh-now, 0), r.deepest) }
 
-// wait is how long until the next request is admitted; 0 or less: now.
-func (r *rate) wait(debt int64) int64 { return debt + r.interval - r.most }
+// wait is how long until a request of that cost is admitted; 0 or less: now. A cost that is larger than a member's share is admitted when
+// nothing is owed, and leaves a debt that takes as long to come back as such a cost ought to.
+func (r *rate) wait(debt, cost int64) int64 { return debt + cost - max(r.most, min(cost, r.whole)) }
+
+// never reports whether such a request is admitted at no time: it costs more than a counter has.
+func (r *rate) never(cost int64) bool { return cost > r.whole }
 
 // left is how many requests would be admitted at once.
-func (r *rate) left(debt int64) int64 { return (r.most - debt) / r.interval }
+func (r *rate) left(debt int64) int64 { return max(0, r.most-debt) / r.interval }
 
 // restored is how long until all requests are there again, the burst left out; when nothing is left, how long until something is.
 func (r *rate) restored(debt int64) int64 {
 	if r.left(debt) == 0 {
-		return r.wait(debt)
+		return r.wait(debt, r.interval)
 	}
 	return debt - r.burst
 }

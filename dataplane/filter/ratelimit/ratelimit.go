@@ -6,6 +6,11 @@
 // admits, all of them take. A refusal takes nothing. Nothing is called while locks are held.
 //
 // Counters live in keep under (policy, limit, window), and so have nothing of a rule or a snapshot in them.
+//
+// A limit that is Shared has its counters in the store (dataplane/store), which decides all of a request's in one step. It is asked last:
+// what counters of this process took before is given back when it refuses. Of what the store says this process remembers the debts, as
+// counters of its own (mirrors): they refuse without asking while a key is surely exhausted, they go on counting when the store is away,
+// and they are what is shown.
 package ratelimit
 
 import (
@@ -15,9 +20,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/gatehouse-dev/gatehouse/dataplane/expr"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
+	"github.com/gatehouse-dev/gatehouse/dataplane/store"
 )
 
 // Build makes the filter. Its counters are those that any other rule with the same limits has.
@@ -30,45 +35,71 @@ func (c Config) Build(env filter.Env) (filter.Faces, error) {
 }
 
 func newLimiter(c Config, env filter.Env) (*limiter, error) {
-	f := &limiter{clock: env.Clock, slot: env.Slot()}
-	seen := map[counterKey]bool{}
-	for _, l := range c.Limits {
-		once := counterKey{policy: l.Policy, limit: l.Name}
-		if seen[once] {
-			continue
-		}
-		seen[once] = true
+	f := &limiter{clock: env.Clock, slot: env.Slot(), store: env.Store, members: env.Members}
+	if f.members == nil {
+		f.members = func() int { return 1 }
+	}
+	once := c.once()
+	for _, l := range once {
 		if err := f.add(l, env); err != nil {
 			return nil, fmt.Errorf("limit %s of %s: %w", l.Name, l.Policy.Name, err)
 		}
 	}
-	slices.SortFunc(f.claims, func(a, b claim) int { return cmp.Compare(a.counter.id, b.counter.id) })
-	f.leases.New = func() any {
-		return &lease{limits: make([]applied, len(f.limits)), slots: make([]int32, len(f.claims)), held: make([]held, 0, f.concurrent)}
+	byCounter := func(a, b claim) int { return cmp.Compare(a.counter.id, b.counter.id) }
+	slices.SortFunc(f.claims, byCounter)
+	slices.SortFunc(f.shared, byCounter)
+	for _, c := range f.shared {
+		if f.limits[c.limit].failure == CountLocally {
+			f.fallback = append(f.fallback, c)
+		}
 	}
+	f.leases.New = func() any {
+		n := max(len(f.claims), len(f.shared))
+		return &lease{limits: make([]applied, len(f.limits)), slots: make([]int32, n), taken: make([]int64, n), held: make([]held, 0, f.concurrent)}
+	}
+	f.show(once, env)
 	return f, nil
+}
+
+// once is the limits without those that stand there before.
+func (c Config) once() (limits []Limit) {
+	seen := map[counterKey]bool{}
+	for _, l := range c.Limits {
+		if k := (counterKey{policy: l.Policy, limit: l.Name}); !seen[k] {
+			seen[k] = true
+			limits = append(limits, l)
+		}
+	}
+	return limits
 }
 
 // limiter is the filter. It is immutable but for its pool.
 type limiter struct {
-	clock      func() time.Time
-	slot       message.Slot
+	clock   func() time.Time
+	slot    message.Slot
+	store   *store.Store // nil: none
+	members func() int
+
 	limits     []limit
-	claims     []claim // what limits want of counters, in the order of the counters' ids
+	claims     []claim // what limits want of counters of this process, in the order of the counters' ids
+	shared     []claim // what they want of those in the store; the counters are their mirrors
+	fallback   []claim // those of them that this process counts when the store is away
 	concurrent int     // claims that are for concurrency
+	after      bool    // some cost is known only with the answer
 	leases     sync.Pool
 }
 
 // limit is a Limit ready to be asked.
 type limit struct {
-	title  string // "shop/api-limits/per-client", for notes
-	shadow bool
-	when   *expr.Program // nil: always
-	key    []*expr.Program
+	title   string // "shop/api-limits/per-client", for notes
+	shadow  bool
+	failure OnStoreFailure // of a shared one
+	programs
 
 	admitted, refused, shadowed filter.Counter
 	failed                      filter.Counter // expressions that failed
 	evicted                     filter.Counter // keys forgotten too early
+	unanswered                  filter.Counter // the store gave no answer
 }
 
 // claim is what one limit wants of one counter: room for a request in a rate, or a place among those under way.
@@ -76,36 +107,77 @@ type claim struct {
 	counter *counter
 	limit   int
 	rate    rate
-	places  int64 // of concurrency; 0: a rate
+	places  int64     // of concurrency; 0: a rate
+	divided *division // of which this member has a share; nil: all of it is ours
+	stored  store.Counter
+	window  time.Duration
 }
 
 func (f *limiter) add(l Limit, env filter.Env) error {
 	if err := l.check(); err != nil {
 		return err
 	}
-	when, key, err := l.compile()
+	p, err := l.compile()
 	if err != nil {
 		return err
 	}
 	policy := l.Policy.Name.String()
+	counter := func(name string) filter.Counter { return env.Counter(name, "policy", policy, "limit", l.Name) }
 	count := func(result string) filter.Counter {
 		return env.Counter("ratelimit_requests_total", "policy", policy, "limit", l.Name, "result", result)
 	}
 	i := len(f.limits)
 	f.limits = append(f.limits, limit{
-		title: policy + "/" + l.Name, shadow: l.Shadow, when: when, key: key,
+		title: policy + "/" + l.Name, shadow: l.Shadow, failure: l.OnStoreFailure, programs: p,
 		admitted: count("admitted"), refused: count("refused"), shadowed: count("shadow"),
-		failed:  env.Counter("ratelimit_expression_errors_total", "policy", policy, "limit", l.Name),
-		evicted: env.Counter("ratelimit_evicted_keys_total", "policy", policy, "limit", l.Name),
+		failed: counter("ratelimit_expression_errors_total"), evicted: counter("ratelimit_evicted_keys_total"),
 	})
+	if l.Scope == Shared {
+		f.limits[i].unanswered = counter("ratelimit_store_failures_total")
+	}
+	f.after = f.after || p.after != nil
 	for _, r := range l.Rates {
-		f.claims = append(f.claims, claim{counter: keptCounter(env.Keep, l, r.Window), limit: i, rate: newRate(r, l.Name)})
+		f.claim(l, claim{counter: keptCounter(env.Keep, l, r.Window), limit: i, rate: newRate(r, l.Name, 1, l.CostFromResponse)}, r)
 	}
 	if l.Concurrency > 0 {
-		f.claims = append(f.claims, claim{counter: keptCounter(env.Keep, l, 0), limit: i, places: l.Concurrency})
+		f.claim(l, claim{counter: keptCounter(env.Keep, l, 0), limit: i, places: l.Concurrency}, Rate{})
 		f.concurrent++
 	}
 	return nil
+}
+
+// claim enters a claim where its scope says.
+func (f *limiter) claim(l Limit, c claim, r Rate) {
+	c.window = r.Window
+	if slices.ContainsFunc(l.Key, func(k string) bool { return !public.MatchString(k) }) {
+		c.counter.private.Store(true)
+	}
+	if l.Scope != Local {
+		c.divided = &division{rate: r, name: l.Name, after: l.CostFromResponse, places: c.places}
+	}
+	if l.Scope != Shared {
+		f.claims = append(f.claims, c)
+		return
+	}
+	if f.store != nil {
+		c.stored = f.store.Counter(l.Policy.id(), l.Name+":"+windowWord(r.Window))
+	}
+	f.shared = append(f.shared, c)
+}
+
+// id is what a policy is known by in the store.
+func (p Policy) id() string {
+	if p.UID != "" {
+		return p.UID
+	}
+	return p.Name.String()
+}
+
+func windowWord(d time.Duration) string {
+	if d == 0 {
+		return "at-once"
+	}
+	return window(d)
 }
 
 // lease is what the filter knows of one exchange, from Request to Done.
@@ -113,11 +185,13 @@ type lease struct {
 	keys   []byte    // of all limits that apply, one behind the other
 	limits []applied // by limit
 	slots  []int32   // by claim, while it is being decided
+	taken  []int64   // by claim of this process: what it took, should it be given back
 
-	held    []held // places taken, given back by Done
-	tight   *rate  // what the fields tell about; nil: nothing
-	left    int64  // of it
-	restore int64  // nanoseconds
+	held    []held         // places taken, given back by Done
+	remote  []*store.Lease // likewise
+	tight   *rate          // what the fields tell about; nil: nothing
+	left    int64          // of it
+	restore int64          // nanoseconds
 }
 
 // applied is what became of one limit.
@@ -125,7 +199,9 @@ type applied struct {
 	applies  bool
 	from, to int // of keys
 	shard    uint8
+	cost     int64 // what the request counts as
 	refused  bool  // it would not admit
+	never    bool  // and never will: it costs too much
 	wait     int64 // nanoseconds until its rates admit; 0: they do
 	slowest  *rate // the one to wait for
 	evicted  int
@@ -147,7 +223,19 @@ func (f *limiter) request(ex *message.Exchange) filter.Verdict {
 	}
 	place := ex.Slot(f.slot)
 	*place = l // from here on Done gives back what is held, whatever happens
-	admitted := f.admit(l, int64(f.clock().Sub(epoch)))
+	now := f.now()
+	admitted := f.admit(f.claims, l, now)
+	if admitted && len(f.shared) > 0 {
+		var unanswered string
+		if admitted, unanswered = f.ask(ex, l, now); !admitted {
+			f.untake(l)
+		}
+		if unanswered != "" {
+			*place = nil
+			f.giveBack(l)
+			return filter.Fail(message.ReasonLimitUnavailable, unanswered)
+		}
+	}
 	if !admitted {
 		*place = nil
 		f.refuse(ex, l)
@@ -162,11 +250,14 @@ func (f *limiter) request(ex *message.Exchange) filter.Verdict {
 // nobody and locks nobody out.
 var epoch = time.Now()
 
-// applying finds the limits that apply, and their keys. A condition that fails applies; a part of a key that fails is "".
+func (f *limiter) now() int64 { return int64(f.clock().Sub(epoch)) }
+
+// applying finds the limits that apply, their keys, and what the request counts as. A condition that fails applies; a part of a key that
+// fails is ""; a cost that fails is 1.
 func (f *limiter) applying(ex *message.Exchange, l *lease) (any bool) {
 	for i := range f.limits {
 		limit, a := &f.limits[i], &l.limits[i]
-		*a = applied{}
+		*a = applied{cost: 1}
 		if limit.when != nil {
 			holds, err := limit.when.Holds(ex)
 			if err != nil {
@@ -188,94 +279,15 @@ func (f *limiter) applying(ex *message.Exchange, l *lease) (any bool) {
 		l.keys = closeKey(l.keys, a.from)
 		a.to = len(l.keys)
 		a.shard = shardOf(l.keys[a.from:a.to])
-	}
-	return any
-}
-
-// admit decides, and takes if all enforcing limits admit. A shadow limit that would not admit takes nothing itself and hinders nobody.
-func (f *limiter) admit(l *lease, now int64) bool {
-	locked := 0
-	defer func() {
-		for i := range locked {
-			if c := &f.claims[i]; l.limits[c.limit].applies {
-				c.counter.shards[l.limits[c.limit].shard].mu.Unlock()
+		if limit.cost != nil {
+			if n, err := limit.cost.Number(ex); err != nil {
+				limit.failed.Add(1)
+			} else {
+				a.cost = n
 			}
 		}
-	}()
-	admits := true
-	for i := range f.claims {
-		c := &f.claims[i]
-		if a := &l.limits[c.limit]; a.applies {
-			c.counter.shards[a.shard].mu.Lock()
-		}
-		locked = i + 1
 	}
-	for i := range f.claims {
-		c := &f.claims[i]
-		a := &l.limits[c.limit]
-		if a.applies && !c.look(l, a, i, now) {
-			a.refused = true
-			admits = admits && f.limits[c.limit].shadow
-		}
-	}
-	if !admits {
-		return false
-	}
-	for i := range f.claims {
-		c := &f.claims[i]
-		if a := &l.limits[c.limit]; a.applies && !a.refused {
-			c.take(l, a, i, now, f.limits[c.limit].shadow)
-		}
-	}
-	return true
-}
-
-// look reports whether this claim alone admits, and what it waits for if not.
-func (c *claim) look(l *lease, a *applied, i int, now int64) bool {
-	s := &c.counter.shards[a.shard]
-	slot := s.find(l.keys[a.from:a.to])
-	l.slots[i] = slot
-	if slot == none {
-		return true
-	}
-	v := &s.slots[slot].value
-	if c.places > 0 {
-		return *v < c.places
-	}
-	debt := c.rate.debt(*v, now)
-	if *v-now > debt {
-		*v = now + debt // more than this rate knows: it was larger once, and is cut now, or the next request would wait for it again
-	}
-	wait := c.rate.wait(debt)
-	if wait > a.wait {
-		a.wait, a.slowest = wait, &c.rate
-	}
-	return wait <= 0
-}
-
-// take takes what look has found free.
-func (c *claim) take(l *lease, a *applied, i int, now int64, shadow bool) {
-	s := &c.counter.shards[a.shard]
-	slot := l.slots[i]
-	if c.places > 0 {
-		if slot == none {
-			slot = s.add(l.keys[a.from:a.to], 0)
-		}
-		s.slots[slot].value++
-		l.held = append(l.held, held{c.counter, a.shard, slot})
-		return
-	}
-	debt := c.rate.interval
-	if slot != none {
-		debt += c.rate.debt(s.slots[slot].value, now)
-		s.slots[slot].value = now + debt
-	} else if s.addRate(l.keys[a.from:a.to], now+debt, now) {
-		a.evicted++
-	}
-	left := c.rate.left(debt)
-	if !shadow && (l.tight == nil || left < l.left || left == l.left && c.rate.restored(debt) > l.restore) {
-		l.tight, l.left, l.restore = &c.rate, left, c.rate.restored(debt)
-	}
+	return any
 }
 
 // count counts an admitted request by limit, and notes what shadow limits would have refused.
@@ -297,9 +309,16 @@ func (f *limiter) count(ex *message.Exchange, l *lease) {
 	}
 }
 
-// response is OnResponse: it tells an admitted client where it stands.
+// response is OnResponse: it tells an admitted client where it stands, and charges what is known only now.
 func (f *limiter) response(ex *message.Exchange) filter.Verdict {
-	if l, ok := (*ex.Slot(f.slot)).(*lease); ok && l.tight != nil {
+	l, ok := (*ex.Slot(f.slot)).(*lease)
+	if !ok {
+		return filter.Continue
+	}
+	if f.after {
+		f.charge(ex, l)
+	}
+	if l.tight != nil {
 		setFields(&ex.Response.Header, l.tight, l.left, l.restore)
 	}
 	return filter.Continue
@@ -316,13 +335,22 @@ func (f *limiter) done(ex *message.Exchange) {
 
 // giveBack releases the places of a lease, and pools it.
 func (f *limiter) giveBack(l *lease) {
-	for _, h := range l.held {
-		h.release()
-	}
-	l.keys, l.held, l.tight = l.keys[:0], l.held[:0], nil
+	f.release(l)
+	l.keys, l.tight = l.keys[:0], nil
 	if cap(l.keys) <= 4096 {
 		f.leases.Put(l)
 	}
+}
+
+func (f *limiter) release(l *lease) {
+	for _, h := range l.held {
+		h.release()
+	}
+	for _, r := range l.remote {
+		r.Release()
+	}
+	clear(l.remote)
+	l.held, l.remote = l.held[:0], l.remote[:0]
 }
 
 func (h held) release() {

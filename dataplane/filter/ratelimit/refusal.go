@@ -13,6 +13,7 @@ func (f *limiter) refuse(ex *message.Exchange, l *lease) {
 	var titles []string
 	var wait int64 // the longest: only then do all admit
 	var slowest *rate
+	never := false
 	for i := range f.limits {
 		limit, a := &f.limits[i], &l.limits[i]
 		if !a.applies || !a.refused || limit.shadow {
@@ -20,6 +21,7 @@ func (f *limiter) refuse(ex *message.Exchange, l *lease) {
 		}
 		limit.refused.Add(1)
 		titles = append(titles, limit.title)
+		never = never || a.never
 		if a.wait > wait {
 			wait, slowest, reason = a.wait, a.slowest, message.ReasonRateLimited
 		}
@@ -29,7 +31,9 @@ func (f *limiter) refuse(ex *message.Exchange, l *lease) {
 
 	r := message.Respond(message.OriginFilter, reason.Status(), "text/plain; charset=utf-8", reason.Text()+"\n")
 	r.Reason, r.Detail = reason, by
-	r.Header.Set("Retry-After", strconv.FormatInt(seconds(wait), 10))
+	if !never { // nobody is told to come back for what will be refused again
+		r.Header.Set("Retry-After", strconv.FormatInt(seconds(wait), 10))
+	}
 	if slowest != nil {
 		setFields(&r.Header, slowest, 0, wait)
 	}

@@ -4,8 +4,7 @@
 // The engine gives net/http each connection, by protocol, and reads along (tap.go) where net/http would tolerate, lose or hide
 // something: what filters see of an HTTP/1 head is what the client wrote. Backends are spoken to over HTTP/1 by a client of our own
 // (one.go), since net/http's replays requests in silence, hands a connection with unread bytes to the next request, and cannot tell
-// how much of a request was sent; HTTP/2 in the clear goes by net/http's Transport (two.go). TLS to backends is not built yet: its
-// keys are refused with tls_failed.
+// how much of a request was sent; HTTP/2 goes by net/http's Transport (two.go). Either may be secured by TLS (dial.go).
 //
 // # What net/http still hides
 //

@@ -39,7 +39,11 @@ const (
 
 func newLink(t *one, nc net.Conn) *link {
 	l := &link{Conn: nc, t: t, in: make([]byte, linkBuffer)}
-	if sc, ok := nc.(syscall.Conn); ok {
+	socket := nc
+	if s, ok := nc.(*secured); ok {
+		socket = s.NetConn()
+	}
+	if sc, ok := socket.(syscall.Conn); ok {
 		l.raw, _ = sc.SyscallConn()
 	}
 	l.peek = func(fd uintptr) bool {
@@ -53,6 +57,9 @@ func newLink(t *one, nc net.Conn) *link {
 // it, which would become the answer to somebody else's (threats 6).
 func (l *link) standing() bool {
 	if d := l.t.options.IdleTimeout; d > 0 && time.Since(l.idleSince) >= d {
+		return false
+	}
+	if s, ok := l.Conn.(*secured); ok && !s.silent() {
 		return false
 	}
 	if l.raw == nil {

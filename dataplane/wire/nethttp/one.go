@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -13,12 +12,11 @@ import (
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
 )
 
-// one speaks HTTP/1.1 to an endpoint. Each attempt is one request on one connection: nothing is ever sent twice here.
+// one speaks HTTP/1.1 to an endpoint, in the clear or over TLS. Each attempt is one request on one connection: nothing is ever sent twice here.
 type one struct {
 	key     message.ConnKey
 	options message.TransportOptions
-	address string
-	dialer  net.Dialer
+	dialer  dialer
 
 	mu      sync.Mutex // guards what follows
 	idle    []*link    // the one used last is last, and taken first
@@ -27,7 +25,7 @@ type one struct {
 }
 
 func newOne(key message.ConnKey, options message.TransportOptions) *one {
-	return &one{key: key, options: options, address: key.Endpoint.String(), dialer: net.Dialer{Timeout: options.ConnectTimeout}}
+	return &one{key: key, options: options, dialer: newDialer(key, options, protocolOne)}
 }
 
 // call is one attempt: request, answer and its body.
@@ -353,7 +351,7 @@ func (t *one) take(ctx context.Context) (*link, error) {
 		}
 		l.Close()
 	}
-	nc, err := t.dialer.DialContext(ctx, "tcp", t.address)
+	nc, err := t.dialer.dial(ctx)
 	if err != nil {
 		return nil, dialError(ctx, err)
 	}

@@ -10,29 +10,32 @@ import (
 )
 
 // NewTransport makes the transport for a key; it is a message.TransportFactory. Zero options mean no limit, and no idle connections.
+//
+// ProtocolHTTPS is spoken as HTTP/1.1 over TLS, which is all that calls of our own need; what needs HTTP/2 asks for ProtocolH2.
 func NewTransport(key message.ConnKey, options message.TransportOptions) message.Transport {
+	secure := key.TLS != message.TLSKey{}
+	named := options.TLS != nil && options.TLS.ServerName != "" && options.TLS.Key() == key.TLS
 	switch {
-	case key.TLS != (message.TLSKey{}):
-		return noTLS{}
-	case key.Protocol == message.ProtocolHTTP1:
+	case key.Protocol == message.ProtocolHTTP1 && !secure, key.Protocol == message.ProtocolHTTPS && named:
 		return newOne(key, options)
-	case key.Protocol == message.ProtocolH2C:
+	case key.Protocol == message.ProtocolH2C && !secure, key.Protocol == message.ProtocolH2 && named:
 		return newTwo(key, options)
 	}
-	return noTLS{}
+	return refused{}
 }
 
 var _ message.TransportFactory = NewTransport
 
-// noTLS answers for keys that ask for TLS: what isn't built yet and concerns security is refused, never ignored (contracts 24).
-type noTLS struct{}
+// refused answers for keys whose TLS settings nobody gave, or that want TLS in the clear: never is one half of it taken for the whole
+// (contracts 24).
+type refused struct{}
 
-func (noTLS) RoundTrip(_ context.Context, at *message.Attempt) error {
+func (refused) RoundTrip(_ context.Context, at *message.Attempt) error {
 	at.Response, at.Sent, at.Join = nil, message.SentNothing, nil
-	return &message.Error{Reason: message.ReasonTLSFailed, Err: errors.New("TLS to backends is not built yet")}
+	return &message.Error{Reason: message.ReasonTLSFailed, Err: errors.New("the connection's key and its TLS settings disagree")}
 }
-func (noTLS) Retire() {}
-func (noTLS) Revive() {}
+func (refused) Retire() {}
+func (refused) Revive() {}
 
 // continueTimeout is how long a backend may think about Expect: 100-continue before it gets the body all the same (RFC 9110 10.1.1).
 const continueTimeout = time.Second
@@ -50,6 +53,10 @@ func bodyError(err error) error {
 func dialError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return message.ContextError(ctx)
+	}
+	var known *message.Error
+	if errors.As(err, &known) {
+		return known
 	}
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {

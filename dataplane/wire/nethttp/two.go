@@ -16,25 +16,31 @@ import (
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
 )
 
-// two speaks HTTP/2 with prior knowledge to an endpoint, by net/http's Transport. That one sends a request again only when the backend
+// two speaks HTTP/2 to an endpoint, with prior knowledge in the clear or over TLS, by net/http's Transport. That one sends a request again only when the backend
 // has said that it did not look at it (GOAWAY, REFUSED_STREAM).
 type two struct {
 	key     message.ConnKey
 	options message.TransportOptions
 	rt      *http.Transport
+	scheme  string
 	retired atomic.Bool
 }
 
 func newTwo(key message.ConnKey, options message.TransportOptions) *two {
-	dialer := net.Dialer{Timeout: options.ConnectTimeout}
+	dialer := newDialer(key, options, protocolTwo)
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		nc, err := dialer.dial(ctx)
+		if err != nil {
+			return nil, &noConnection{err}
+		}
+		if s, ok := nc.(*secured); ok {
+			return s.Conn, nil // net/http looks for ALPN's choice in it
+		}
+		return nc, nil
+	}
 	rt := &http.Transport{
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			nc, err := dialer.DialContext(ctx, network, address)
-			if err != nil {
-				err = &noConnection{err}
-			}
-			return nc, err
-		},
+		DialContext:            dial,
+		DialTLSContext:         dial,
 		DisableCompression:     true,
 		IdleConnTimeout:        options.IdleTimeout,
 		MaxResponseHeaderBytes: options.MaxHeadBytes,
@@ -47,8 +53,14 @@ func newTwo(key message.ConnKey, options message.TransportOptions) *two {
 			WriteByteTimeout: options.IdleTimeout,
 		},
 	}
-	rt.Protocols.SetUnencryptedHTTP2(true)
-	return &two{key: key, options: options, rt: rt}
+	t := &two{key: key, options: options, rt: rt, scheme: "http"}
+	if options.TLS != nil {
+		t.scheme = "https"
+		rt.Protocols.SetHTTP2(true)
+	} else {
+		rt.Protocols.SetUnencryptedHTTP2(true)
+	}
+	return t
 }
 
 // noConnection marks errors of the dialer.
@@ -118,11 +130,11 @@ func (s *stream) request(ctx context.Context) *http.Request {
 	}
 	target := in.Target.String()
 	if strings.HasPrefix(target, "//") {
-		target = "http://" + in.Host.Raw + target // net/http takes the front off again
+		target = s.t.scheme + "://" + in.Host.Raw + target // net/http takes the front off again
 	}
 	req := (&http.Request{
 		Method: in.Method,
-		URL:    &url.URL{Scheme: "http", Host: s.t.key.Endpoint.String(), Opaque: target},
+		URL:    &url.URL{Scheme: s.t.scheme, Host: s.t.key.Endpoint.String(), Opaque: target},
 		Host:   in.Host.Raw,
 		Header: h,
 	}).WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{

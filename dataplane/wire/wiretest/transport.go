@@ -3,6 +3,7 @@ package wiretest
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -18,9 +19,12 @@ import (
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
 )
 
-// RunTransport runs the whole suite on the transports that a factory makes for a protocol: ProtocolHTTP1 or ProtocolH2C.
+// RunTransport runs the whole suite on the transports that a factory makes for a protocol.
 func RunTransport(t *testing.T, name string, factory message.TransportFactory, protocol message.Protocol) {
-	b := backend{factory, protocol}
+	b := backend{factory: factory, protocol: protocol}
+	if protocol == message.ProtocolHTTPS || protocol == message.ProtocolH2 {
+		b.secure(t)
+	}
 	parts := []struct {
 		name string
 		run  func(*testing.T, backend)
@@ -37,7 +41,7 @@ func RunTransport(t *testing.T, name string, factory message.TransportFactory, p
 		{"BodiesThatBreakOff", broken},
 		{"RetiredKeysHoldNoConnections", retired},
 	}
-	if protocol == message.ProtocolHTTP1 {
+	if b.one() {
 		parts = append(parts, []struct {
 			name string
 			run  func(*testing.T, backend)
@@ -58,11 +62,22 @@ func RunTransport(t *testing.T, name string, factory message.TransportFactory, p
 type backend struct {
 	factory  message.TransportFactory
 	protocol message.Protocol
+	tls      *message.TLSConfig // nil in the clear
+	config   *tls.Config        // of the servers
+}
+
+// one reports whether HTTP/1 is spoken.
+func (b backend) one() bool {
+	return b.protocol == message.ProtocolHTTP1 || b.protocol == message.ProtocolHTTPS
 }
 
 func (b backend) transport(t testing.TB, addr string) message.Transport {
-	tr := b.factory(message.ConnKey{Endpoint: netip.MustParseAddrPort(addr), Protocol: b.protocol}, message.TransportOptions{
-		ConnectTimeout: patience, IdleTimeout: patience, MaxIdle: 8, MaxHeadBytes: 8 << 10, MaxInformations: 4,
+	key := message.ConnKey{Endpoint: netip.MustParseAddrPort(addr), Protocol: b.protocol}
+	if b.tls != nil {
+		key.TLS = b.tls.Key()
+	}
+	tr := b.factory(key, message.TransportOptions{
+		ConnectTimeout: patience, IdleTimeout: patience, MaxIdle: 8, MaxHeadBytes: 8 << 10, MaxInformations: 4, TLS: b.tls,
 	})
 	t.Cleanup(tr.Retire)
 	return tr
@@ -71,25 +86,17 @@ func (b backend) transport(t testing.TB, addr string) message.Transport {
 // serve is a backend by net/http.
 func (b backend) serve(t testing.TB, h http.HandlerFunc) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := &http.Server{Handler: h, Protocols: new(http.Protocols), DisableGeneralOptionsHandler: true}
-	srv.Protocols.SetHTTP1(b.protocol == message.ProtocolHTTP1)
-	srv.Protocols.SetUnencryptedHTTP2(b.protocol == message.ProtocolH2C)
+	l := b.listen(t)
+	srv := &http.Server{Handler: h, Protocols: b.protocols(), DisableGeneralOptionsHandler: true}
 	go srv.Serve(l)
 	t.Cleanup(func() { srv.Close() })
 	return l.Addr().String()
 }
 
 // script is a backend of bytes: each connection is given to f, by number.
-func script(t testing.TB, f func(n int, nc net.Conn, br *bufio.Reader)) string {
+func (b backend) script(t testing.TB, f func(n int, nc net.Conn, br *bufio.Reader)) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := b.listen(t)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	conns := map[net.Conn]bool{}
@@ -180,7 +187,7 @@ func arrives(t *testing.T, b backend) {
 	})
 	tr := b.transport(t, addr)
 	tail := Fields("X-Sum: 5")
-	one := b.protocol == message.ProtocolHTTP1
+	one := b.one()
 	for _, c := range []struct {
 		at   *message.Attempt
 		want string
@@ -310,11 +317,8 @@ func comes(t *testing.T, b backend) {
 
 func reuse(t *testing.T, b backend) {
 	var conns atomic.Int32
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := &http.Server{Protocols: new(http.Protocols), ConnState: func(_ net.Conn, s http.ConnState) {
+	l := b.listen(t)
+	srv := &http.Server{Protocols: b.protocols(), ConnState: func(_ net.Conn, s http.ConnState) {
 		if s == http.StateNew {
 			conns.Add(1)
 		}
@@ -322,8 +326,6 @@ func reuse(t *testing.T, b backend) {
 		io.Copy(io.Discard, r.Body)
 		io.WriteString(w, "ok")
 	})}
-	srv.Protocols.SetHTTP1(b.protocol == message.ProtocolHTTP1)
-	srv.Protocols.SetUnencryptedHTTP2(b.protocol == message.ProtocolH2C)
 	go srv.Serve(l)
 	t.Cleanup(func() { srv.Close() })
 	tr := b.transport(t, l.Addr().String())

@@ -20,13 +20,13 @@ func vanishing(t *testing.T, b backend) {
 	head := strings.Index(answer, "hello")
 	var cut atomic.Int32
 	for _, reset := range []bool{false, true} {
-		addr := script(t, func(_ int, nc net.Conn, br *bufio.Reader) {
+		addr := b.script(t, func(_ int, nc net.Conn, br *bufio.Reader) {
 			if _, err := readRequest(br); err != nil {
 				return
 			}
 			io.WriteString(nc, answer[:cut.Load()])
 			if reset && cut.Load() == 0 {
-				nc.(*net.TCPConn).SetLinger(0)
+				socket(nc).SetLinger(0)
 			}
 		})
 		tr := b.transport(t, addr)
@@ -73,7 +73,7 @@ func badAnswers(t *testing.T, b backend) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			hold := make(chan struct{})
-			addr := script(t, func(_ int, nc net.Conn, br *bufio.Reader) {
+			addr := b.script(t, func(_ int, nc net.Conn, br *bufio.Reader) {
 				if _, err := readRequest(br); err != nil {
 					return
 				}
@@ -103,7 +103,7 @@ func leftovers(t *testing.T, b backend) {
 		for _, late := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, late %v", c.name, late), func(t *testing.T) {
 				sent := make(chan struct{})
-				addr := script(t, func(n int, nc net.Conn, br *bufio.Reader) {
+				addr := b.script(t, func(n int, nc net.Conn, br *bufio.Reader) {
 					for {
 						r, err := readRequest(br)
 						if err != nil {
@@ -140,7 +140,7 @@ func leftovers(t *testing.T, b backend) {
 	}
 	t.Run("an idle connection that the backend closes", func(t *testing.T) {
 		closed := make(chan struct{}, 10)
-		addr := script(t, func(n int, nc net.Conn, br *bufio.Reader) {
+		addr := b.script(t, func(n int, nc net.Conn, br *bufio.Reader) {
 			if _, err := readRequest(br); err != nil {
 				return
 			}
@@ -158,7 +158,7 @@ func leftovers(t *testing.T, b backend) {
 		}
 	})
 	t.Run("a body until the connection ends", func(t *testing.T) {
-		addr := script(t, func(_ int, nc net.Conn, br *bufio.Reader) {
+		addr := b.script(t, func(_ int, nc net.Conn, br *bufio.Reader) {
 			readRequest(br)
 			io.WriteString(nc, "HTTP/1.0 200 OK\r\n\r\nhello")
 		})
@@ -174,7 +174,7 @@ func leftovers(t *testing.T, b backend) {
 
 // spliced: both directions, bytes that came early, half-closed ends, and a backend that refuses.
 func spliced(t *testing.T, b backend) {
-	addr := script(t, func(n int, nc net.Conn, br *bufio.Reader) {
+	addr := b.script(t, func(n int, nc net.Conn, br *bufio.Reader) {
 		for {
 			r, err := http.ReadRequest(br)
 			if err != nil {
@@ -190,7 +190,7 @@ func spliced(t *testing.T, b backend) {
 			}
 			io.WriteString(nc, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\nX-A: 1\r\n\r\nwelcome ")
 			io.Copy(struct{ io.Writer }{nc}, br) // not by splice, whose pipes outlive the test
-			nc.(*net.TCPConn).CloseWrite()
+			nc.(interface{ CloseWrite() error }).CloseWrite()
 			return
 		}
 	})

@@ -241,8 +241,9 @@ func retired(t *testing.T, b backend) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	addr := l.Addr().String()
 	goOn := make(chan struct{})
-	srv := &http.Server{Protocols: new(http.Protocols), ConnContext: func(ctx context.Context, nc net.Conn) context.Context {
+	srv := &http.Server{Protocols: b.protocols(), ConnContext: func(ctx context.Context, nc net.Conn) context.Context {
 		open.Add(1)
 		return ctx
 	}, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -252,12 +253,9 @@ func retired(t *testing.T, b backend) {
 		}
 		io.WriteString(w, "ok")
 	})}
-	srv.Protocols.SetHTTP1(b.protocol == message.ProtocolHTTP1)
-	srv.Protocols.SetUnencryptedHTTP2(b.protocol == message.ProtocolH2C)
-	counted := &countedListener{l, &open}
-	go srv.Serve(counted)
+	go srv.Serve(b.over(&countedListener{l, &open}))
 	t.Cleanup(func() { srv.Close() })
-	tr := b.transport(t, l.Addr().String())
+	tr := b.transport(t, addr)
 
 	slow := attempt("GET", "/slow", nil)
 	if err := tr.RoundTrip(context.Background(), slow); err != nil {
@@ -267,7 +265,7 @@ func retired(t *testing.T, b backend) {
 		t.Fatal(err)
 	}
 	tr.Retire()
-	if b.protocol == message.ProtocolHTTP1 {
+	if b.one() {
 		Await(t, "the idle connection to be closed", func() bool { return open.Load() == 1 }, func() string { return fmt.Sprint(open.Load()) })
 	}
 	if got, err := try(t, tr, attempt("GET", "/", nil)); err != nil || got != "ok" {

@@ -20,7 +20,7 @@ type Outcome uint8
 const (
 	// Absent: the request presents nothing of this kind.
 	Absent Outcome = iota
-	// Accepted: Identity is proven.
+	// Accepted: Identity is proven. A method that only lets in (an external service that names nobody) leaves Identity nil.
 	Accepted
 	// Refused: what is presented is not accepted.
 	Refused
@@ -44,6 +44,9 @@ type Result struct {
 	Detail string
 	// Set are fields for the request that is forwarded, of Accepted: they replace what the client sent under the names, in every spelling.
 	Set []Field
+	// OnRequest changes the request that is forwarded, of Accepted, behind Strip and Set: what an external service wants removed, added, or
+	// set in the query. Of a policy in shadow it does not run. Nil: nothing.
+	OnRequest func(*message.Request)
 	// OnResponse changes the answer on its way out, of Accepted: cookies that were renewed, say. Nil: nothing.
 	OnResponse func(*message.Response)
 }

@@ -1,0 +1,235 @@
+package auth
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/gatehouse-dev/gatehouse/dataplane/expr"
+	"github.com/gatehouse-dev/gatehouse/dataplane/filter"
+	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/method"
+	"github.com/gatehouse-dev/gatehouse/dataplane/message"
+	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
+)
+
+// FilterName is "auth".
+func (Config) FilterName() string { return "auth" }
+
+// Join makes one filter of two that stand in one chain, as an AuthPolicy's and an ExternalAuth filter of the route do: credentials are
+// stripped when the last policy has looked at them.
+func (c Config) Join(next snapshot.Filter) (snapshot.Filter, bool) {
+	other, ok := next.(Config)
+	return Config{Policies: slices.Concat(c.Policies, other.Policies)}, ok
+}
+
+// Build makes the filter. Whatever is not understood is an error, and fails the rule: what is left out would let everybody in.
+func (c Config) Build(env filter.Env) (filter.Faces, error) {
+	g, err := newGuard(c, env, Method.build)
+	if err != nil {
+		return filter.Faces{}, err
+	}
+	return filter.Faces{Request: g.request, Response: g.response}, nil
+}
+
+// settings are what each method's Config can do.
+type settings interface {
+	String() string
+	Build(filter.Env) (method.Method, error)
+}
+
+// settings is the one of a method that is set.
+func (m Method) settings() (settings, error) {
+	var set []settings
+	if m.JWT != nil {
+		set = append(set, m.JWT)
+	}
+	if m.APIKey != nil {
+		set = append(set, m.APIKey)
+	}
+	if m.Basic != nil {
+		set = append(set, m.Basic)
+	}
+	if m.OIDC != nil {
+		set = append(set, m.OIDC)
+	}
+	if m.Certificate != nil {
+		set = append(set, m.Certificate)
+	}
+	if m.External != nil {
+		set = append(set, m.External)
+	}
+	if len(set) != 1 {
+		return nil, errors.New("not exactly one way to prove an identity")
+	}
+	return set[0], nil
+}
+
+func (m Method) build(env filter.Env) (method.Method, error) {
+	s, err := m.settings()
+	if err != nil {
+		return nil, err
+	}
+	built, err := s.Build(env)
+	if err == nil && built == nil {
+		err = errors.New("nothing was built")
+	}
+	return built, err
+}
+
+// queries are the parameters in which a method's credential may stand.
+func (m Method) queries() (names []string) {
+	if m.JWT != nil {
+		for _, s := range m.JWT.From {
+			names = append(names, s.Query)
+		}
+	}
+	if m.APIKey != nil {
+		for _, s := range m.APIKey.From {
+			names = append(names, s.Query)
+		}
+	}
+	if m.OIDC != nil {
+		names = append(names, "code") // with which a browser comes back from the provider
+	}
+	return slices.DeleteFunc(names, func(name string) bool { return name == "" })
+}
+
+// headers are those in which a method's credential may stand.
+func (m Method) headers() []string {
+	names := []string{"Authorization", "Cookie"}
+	if m.JWT != nil {
+		for _, s := range m.JWT.From {
+			names = append(names, s.Header)
+		}
+	}
+	if m.APIKey != nil {
+		for _, s := range m.APIKey.From {
+			names = append(names, s.Header)
+		}
+	}
+	return names
+}
+
+func newGuard(c Config, env filter.Env, build func(Method, filter.Env) (method.Method, error)) (*guard, error) {
+	if len(c.Policies) == 0 {
+		return nil, errors.New("no policy")
+	}
+	g := &guard{slot: env.Slot()}
+	seen := map[string]bool{}
+	for _, p := range c.Policies {
+		if seen[p.text()] { // attached twice on the way: its methods are asked once
+			continue
+		}
+		seen[p.text()] = true
+		if err := g.add(p, env, build); err != nil {
+			return nil, fmt.Errorf("policy %s: %w", p.Name, err)
+		}
+	}
+	g.names(c)
+	return g, nil
+}
+
+// names collects what the filter must know of all policies.
+func (g *guard) names(c Config) {
+	var credentials []string
+	for _, p := range c.Policies {
+		for _, m := range p.Methods {
+			credentials = append(credentials, m.headers()...)
+			g.hidden = append(g.hidden, m.queries()...)
+			if m.External != nil {
+				g.late = append(g.late, m.External.AllowedResponseHeaders...)
+			}
+		}
+	}
+	for _, p := range c.Policies {
+		for _, h := range p.Forward.Headers {
+			g.late = append(g.late, h.Name)
+			if !slices.ContainsFunc(credentials, func(name string) bool { return message.AliasName(name, h.Name) }) {
+				g.early = append(g.early, h.Name)
+			}
+		}
+	}
+}
+
+func (g *guard) add(p Policy, env filter.Env, build func(Method, filter.Env) (method.Method, error)) error {
+	name := p.Name.String()
+	count := func(method, result string) filter.Counter {
+		return env.Counter("auth_requests_total", "policy", name, "method", method, "result", result)
+	}
+	out := policy{
+		title: name, shadow: p.Shadow, all: p.Require == All, optional: p.Require == Optional, strip: !p.Shadow && !p.Forward.KeepCredential,
+		allowed: count("", "allowed"), anonymous: count("", "anonymous"), answered: count("", "answered"), shadowed: count("", "shadow"),
+		refused: map[message.Reason]filter.Counter{},
+		failed:  env.Counter("auth_expression_errors_total", "policy", name),
+	}
+	for _, r := range refusals {
+		out.refused[r] = count("", r.String())
+	}
+	switch {
+	case p.Name.Name == "":
+		return errors.New("it has no name")
+	case !slices.Contains([]Require{"", Any, All, Optional}, p.Require):
+		return fmt.Errorf("require %q is not known", p.Require)
+	case len(p.Methods) == 0 && (out.all || out.optional):
+		return fmt.Errorf("require %s without a method", p.Require)
+	}
+	for _, m := range p.Methods {
+		if m.Name == "" || slices.ContainsFunc(out.methods, func(other asked) bool { return other.name == m.Name }) {
+			return fmt.Errorf("method %q has no name of its own", m.Name)
+		}
+		built, err := build(m, env)
+		if err != nil {
+			return fmt.Errorf("method %s: %w", m.Name, err)
+		}
+		out.methods = append(out.methods, asked{name: m.Name, method: built, allowed: count(m.Name, "allowed")})
+	}
+	var err error
+	if out.rules, err = newRules(p.Authorize); err != nil {
+		return err
+	}
+	if out.forward, err = newForward(p.Forward); err != nil {
+		return err
+	}
+	g.policies = append(g.policies, out)
+	return nil
+}
+
+func newRules(a Authorize) (rules, error) {
+	out := rules{deny: a.Deny}
+	for _, r := range a.Rules {
+		built := rule{name: r.Name, deny: r.Deny, methods: r.Methods}
+		if r.Name == "" {
+			return rules{}, errors.New("a rule without a name")
+		}
+		for _, p := range r.Sources {
+			if !p.IsValid() || p.Addr().Is4In6() {
+				return rules{}, fmt.Errorf("rule %s: %s is no network; IPv4 is written in its own form", r.Name, p)
+			}
+			built.sources = append(built.sources, netip.PrefixFrom(p.Addr().WithZone(""), p.Bits()))
+		}
+		if r.When != "" {
+			var err error
+			if built.when, err = expr.Compile(r.When, expr.Bool); err != nil {
+				return rules{}, fmt.Errorf("rule %s: %w", r.Name, err)
+			}
+		}
+		out.list = append(out.list, built)
+	}
+	return out, nil
+}
+
+func newForward(f Forward) ([]forwarded, error) {
+	var out []forwarded
+	for _, h := range f.Headers {
+		if !message.ValidName(h.Name) || message.Framing(h.Name) {
+			return nil, fmt.Errorf("header %q cannot be set", h.Name)
+		}
+		value, err := expr.Compile(h.Value, expr.String)
+		if err != nil {
+			return nil, fmt.Errorf("header %s: %w", h.Name, err)
+		}
+		out = append(out, forwarded{h.Name, value})
+	}
+	return out, nil
+}

@@ -1,0 +1,107 @@
+package auth
+
+import (
+	"strconv"
+	"strings"
+)
+
+// String is the text form: "auth(shop/api#0b1c2d3e any[customers=jwt(…) partners=apikey(…)] rules[allow ops when `…` from 10.0.0.0/8
+// methods GET,POST] else deny, forward[X-User=`identity.subject`]; …)". Configs with the same text do the same; secrets show as hashes.
+func (c Config) String() string {
+	var b strings.Builder
+	b.WriteString("auth(")
+	for i, p := range c.Policies {
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		b.WriteString(p.text())
+	}
+	b.WriteString(")")
+	return b.String()
+}
+
+func (p Policy) text() string {
+	var b strings.Builder
+	b.WriteString(p.Name.String())
+	if p.UID != "" {
+		b.WriteString("#" + shortUID(p.UID))
+	}
+	if p.Shadow {
+		b.WriteString(" shadow")
+	}
+	if len(p.Methods) > 0 || p.Require == All || p.Require == Optional {
+		b.WriteString(" " + strings.ToLower(string(p.Require)) + "[")
+		for i, m := range p.Methods {
+			b.WriteString([]string{"", " "}[min(i, 1)])
+			b.WriteString(m.text())
+		}
+		b.WriteString("]")
+	}
+	p.Authorize.text(&b)
+	p.Forward.text(&b)
+	return b.String()
+}
+
+// shortUID tells two policies of one name apart (one that was deleted and made again). The first digits of a UUID are random.
+func shortUID(uid string) string {
+	if len(uid) == 36 {
+		return uid[:8]
+	}
+	return uid
+}
+
+func (m Method) text() string {
+	s, err := m.settings()
+	if err != nil {
+		return m.Name + "=unknown"
+	}
+	return m.Name + "=" + s.String()
+}
+
+func (a Authorize) text(b *strings.Builder) {
+	if len(a.Rules) == 0 && !a.Deny {
+		return
+	}
+	b.WriteString(" rules[")
+	for i, r := range a.Rules {
+		b.WriteString([]string{"", ", "}[min(i, 1)])
+		b.WriteString(action(r.Deny) + " " + r.Name)
+		if r.When != "" {
+			b.WriteString(" when " + quote(r.When))
+		}
+		for j, s := range r.Sources {
+			b.WriteString([]string{" from ", ","}[min(j, 1)] + s.String())
+		}
+		for j, m := range r.Methods {
+			b.WriteString([]string{" methods ", ","}[min(j, 1)] + m)
+		}
+	}
+	b.WriteString("] else " + action(a.Deny))
+}
+
+func action(deny bool) string {
+	if deny {
+		return "deny"
+	}
+	return "allow"
+}
+
+func (f Forward) text(b *strings.Builder) {
+	for i, h := range f.Headers {
+		b.WriteString([]string{" forward[", " "}[min(i, 1)] + h.Name + "=" + quote(h.Value))
+	}
+	if len(f.Headers) > 0 {
+		b.WriteString("]")
+	}
+	if f.KeepCredential {
+		b.WriteString(" keep credential")
+	}
+}
+
+// quote marks where an expression begins and ends, so that none can look like two.
+func quote(text string) string {
+	if strings.ContainsAny(text, "`\n\r") {
+		return strconv.Quote(text)
+	}
+	return "`" + text + "`"
+}

@@ -11,6 +11,7 @@ LABEL   := -label org.opencontainers.image
 LABELS  := $(LABEL).title=gatehouse $(LABEL).version=$(VERSION) $(LABEL).revision=$(COMMIT) $(LABEL).licenses=Apache-2.0
 TOOL    := go tool -modfile=hack/tools/go.mod
 FUZZTIME ?= 5s
+SOAK ?= 10m
 
 .DEFAULT_GOAL := help
 
@@ -61,6 +62,16 @@ conformance: ## The Gateway API's conformance suite against the chart in a real 
 e2e: ## End to end in that cluster, under load: what rolls, rotates, restarts, or goes away, and no request fails.
 	@hack/e2e.sh e2e
 
+.PHONY: soak
+soak: ## The same load for SOAK (10m) while everything changes again and again, and memory must stay what it is.
+	@hack/e2e.sh soak -soak=$(SOAK)
+
+.PHONY: login-test
+login-test: ## Logins with a real OpenID provider in a real browser (Debian's Chromium, installed on first use).
+	@hack/chromium.sh >/dev/null
+	env -C test/login GOWORK=off go vet -tags login .
+	env -C test/login GOWORK=off go test -tags login -count=1 -timeout 8m .
+
 .PHONY: generate
 generate: ## Makes anew what is generated: deepcopy, CRDs, schemas, the reference.
 	@hack/generate.sh
@@ -70,7 +81,7 @@ golden: ## Rewrites the golden files; read the diff.
 	go test ./controllers/translate -update
 
 .PHONY: test
-test: ## Runs all tests: unit, golden, scenario, a real API server (built on first use), short fuzzing, and the race detector.
+test: ## Runs all tests, up to conformance and end to end in a real Kubernetes (Linux, root; some 15 minutes, and 20 more to build it all the first time).
 	@hack/test.sh
 
 .PHONY: race

@@ -57,7 +57,7 @@ func (l *Loop) complete() bool {
 // hear takes over what was told beside objects.
 func (l *Loop) hear(n news) {
 	for ref, a := range n.answers {
-		if !l.ours.refs[ref] || l.has(ref) || l.answers[ref] == a {
+		if was, known := l.answers[ref]; !l.ours.refs[ref] || l.has(ref) || known && was == a {
 			continue // nobody asks any more, or the object came meanwhile
 		}
 		l.answers[ref] = a
@@ -117,10 +117,12 @@ func (l *Loop) enter(was, o Object) {
 
 // has reports whether the object that a reference names is there.
 func (l *Loop) has(ref translate.Ref) bool {
-	switch ref.Kind {
-	case "Service":
+	switch {
+	case ref.Selector != "": // any number of them
+		return false
+	case ref.Kind == "Service":
 		return l.objects[identity{reflect.TypeFor[*corev1.Service](), ref.Name}] != nil
-	case "Secret":
+	case ref.Kind == "Secret":
 		return l.objects[identity{reflect.TypeFor[*corev1.Secret](), ref.Name}] != nil
 	}
 	return false

@@ -10,11 +10,13 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/gatehouse-dev/gatehouse/controllers/endpoints"
+	"github.com/gatehouse-dev/gatehouse/controllers/keys"
 	"github.com/gatehouse-dev/gatehouse/controllers/lease"
 	"github.com/gatehouse-dev/gatehouse/controllers/translate"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
@@ -27,6 +29,7 @@ type ClusterOptions struct {
 	Pod       string       // the name of this replica
 	Headless  string       // the name of the Service over the replicas' pods, in Namespace
 	Lease     string       // the name of the Lease that the leader holds, in Namespace
+	Owner     string       // the name of the ConfigMap that the Lease belongs to, in Namespace: it lives as long as the release
 	Nodes     bool         // nodes are watched, for their addresses
 
 	DataPlane DataPlane
@@ -37,6 +40,10 @@ type ClusterOptions struct {
 	Outside func(c client.Client, changed func()) Outside
 	// Statuses makes where statuses go.
 	Statuses func(StatusOptions) Statuses
+
+	// Keys is the name of the Secret of keys that all replicas share, in Namespace; "": they share none. SetKeys takes them.
+	Keys    string
+	SetKeys func([][]byte) error
 
 	// Patience is how long the API server may refuse before that is an answer; 0: watch.DefaultPatience.
 	Patience time.Duration
@@ -65,6 +72,7 @@ type Cluster struct {
 	outside  Outside // nil: nothing
 	recorder *recorder
 	lease    *lease.Lease
+	keys     *keys.Keys // nil: replicas share none
 	reader   client.WithWatch
 
 	mu         sync.Mutex // guards what follows
@@ -85,7 +93,7 @@ func NewCluster(o ClusterOptions) (*Cluster, error) {
 		return nil, err
 	}
 	c.lease, err = lease.New(lease.Options{
-		Config: ownConnections(o.Config), Namespace: o.Namespace, Name: o.Lease, Identity: o.Pod, Times: o.Times, Log: o.Log.WithName("lease"),
+		Config: ownConnections(o.Config), Namespace: o.Namespace, Name: o.Lease, Identity: o.Pod, Owner: c.owner, Times: o.Times, Log: o.Log.WithName("lease"),
 	})
 	if err != nil {
 		return nil, err
@@ -95,6 +103,12 @@ func NewCluster(o ClusterOptions) (*Cluster, error) {
 		return nil, err
 	}
 	c.wire(scheme, writer)
+	if o.Keys != "" {
+		c.keys = keys.New(keys.Options{
+			Client: c.reader, Namespace: o.Namespace, Name: o.Keys, Identity: o.Pod, Owner: c.owner, Apply: o.SetKeys, Patience: o.Patience,
+			Log: o.Log.WithName("keys"),
+		})
+	}
 	return c, nil
 }
 
@@ -148,6 +162,9 @@ func (c *Cluster) Run(ctx context.Context) {
 	all.Go(func() { c.watches.run(ctx) })
 	all.Go(func() { c.loop.Run(ctx) })
 	all.Go(func() { c.recorder.run(ctx, c.options.Log) })
+	if c.keys != nil {
+		all.Go(func() { c.keys.Run(ctx) })
+	}
 	if c.outside != nil {
 		all.Go(func() { c.outside.Run(ctx) })
 	}
@@ -190,11 +207,23 @@ func (c *Cluster) Lead(ctx context.Context) {
 	c.lease.Run(ctx, func(ctx context.Context) {
 		var all sync.WaitGroup
 		all.Go(func() { c.statuses.Lead(ctx) })
+		if c.keys != nil {
+			all.Go(func() { c.keys.Lead(ctx) })
+		}
 		if c.outside != nil {
 			all.Go(func() { c.outside.Lead(ctx) })
 		}
 		all.Wait()
 	})
+}
+
+// owner is what the Lease and the keys belong to; nil: it is not there, such as in an uninstallation.
+func (c *Cluster) owner() *metav1.OwnerReference {
+	o := c.watches.stored("ConfigMap", snapshot.Name{Namespace: c.options.Namespace, Name: c.options.Owner})
+	if o == nil || o.GetDeletionTimestamp() != nil {
+		return nil
+	}
+	return &metav1.OwnerReference{APIVersion: "v1", Kind: "ConfigMap", Name: o.GetName(), UID: o.GetUID()}
 }
 
 // set passes on what is new or changed.

@@ -88,7 +88,7 @@ func transitions(was, now any) (all []transition) {
 
 // summaries are the conditions whose first True is news, and complaints those that are True when something is wrong.
 var (
-	summaries  = []string{string(gwv1.GatewayConditionAccepted), string(gwv1.GatewayConditionProgrammed)}
+	summaries  = []string{string(gwv1.GatewayConditionAccepted), string(gwv1.GatewayConditionProgrammed), v1alpha1.PolicyConditionOverridden}
 	complaints = []string{
 		string(gwv1.ListenerConditionConflicted), string(gwv1.ListenerConditionOverlappingTLSConfig), string(gwv1.RouteConditionPartiallyInvalid),
 	}

@@ -45,6 +45,8 @@ func TestTransitionsAreTold(t *testing.T) {
 		{"what only waits", saying("Accepted=True"), saying("Accepted=True", "Programmed=False/Pending"), nil},
 		{"a complaint", nil, saying("PartiallyInvalid=True/UnsupportedValue Dropped Rule"),
 			[]string{"Warning UnsupportedValue: PartiallyInvalid is True: Dropped Rule"}},
+		{"a policy that is replaced", saying("Accepted=True", "Programmed=True"), saying("Accepted=True", "Programmed=True/PartiallyProgrammed", "Overridden=True/PartiallyOverridden by one"),
+			[]string{"Normal Overridden: Overridden is True: by one"}},
 		{"conditions of others", nil, saying("Ready=False"), nil},
 	}
 	for _, tt := range tests {
@@ -70,6 +72,17 @@ func TestAnEventSaysWhichPartItIsAbout(t *testing.T) {
 	other.ControllerName = "example.com/theirs"
 	got := transitions(gwv1.RouteStatus{}, gwv1.RouteStatus{Parents: []gwv1.RouteParentStatus{other, parent}})
 	if len(got) != 1 || got[0].note != "parent gw, listener http: Accepted is False: no" {
+		t.Errorf("told: %+v", got)
+	}
+	ancestor := gwv1.PolicyAncestorStatus{
+		AncestorRef: gwv1.ParentReference{Name: "gw"}, ControllerName: v1alpha1.ControllerName,
+		Conditions: saying("Accepted=True", "ResolvedRefs=False/InvalidSecretRef there is no Secret shop/keys"),
+	}
+	before := gwv1.PolicyStatus{Ancestors: []gwv1.PolicyAncestorStatus{{
+		AncestorRef: ancestor.AncestorRef, ControllerName: ancestor.ControllerName, Conditions: saying("Accepted=True", "ResolvedRefs=True"),
+	}}}
+	got = transitions(before, gwv1.PolicyStatus{Ancestors: []gwv1.PolicyAncestorStatus{ancestor}})
+	if len(got) != 1 || got[0].note != "ancestor gw: ResolvedRefs is False: there is no Secret shop/keys" || got[0].kind != "Warning" {
 		t.Errorf("told: %+v", got)
 	}
 	gateway := gwv1.GatewayStatus{Listeners: []gwv1.ListenerStatus{{Name: "http", Conditions: saying("Programmed=True", "Conflicted=True/HostnameConflict")}}}

@@ -79,6 +79,22 @@ spec:
   - name: all
     concurrency: 1
     when: source.mac == "1"
+---
+apiVersion: gatehouse.dev/v1alpha1
+kind: AuthPolicy
+metadata: {name: guard, namespace: shop}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: api}]
+  methods:
+  - name: staff
+    basic:
+      secretRef: {name: nobody}
+  authorize:
+    default: Allow
+    rules:
+    - name: office
+      action: Deny
+      when: identity.groups == "guests"
 `
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -99,6 +115,8 @@ spec:
 	for _, want := range []string{
 		line("port: 81") + "HTTPRoute shop/api: spec.rules[0].backendRefs[0]",
 		line("source.mac") + "RateLimitPolicy shop/limits: spec.limits[0].when: line 1, column 1: source.mac is not there",
+		line("name: nobody") + "AuthPolicy shop/guard: spec.methods[0].basic.secretRef: there is no Secret shop/nobody",
+		line("identity.groups") + "AuthPolicy shop/guard: spec.authorize.rules[0].when: line 1, column 1: identity.groups is not there",
 		line("name: nope") + "RateLimitPolicy shop/limits: spec.targetRefs[1]: there is no HTTPRoute shop/nope",
 	} {
 		found := false

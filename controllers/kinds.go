@@ -27,6 +27,7 @@ type kind struct {
 	resource string // "httproutes.gateway.networking.k8s.io", as RBAC and its CRD name it
 	custom   bool   // it comes by a CRD, and may be absent
 	own      bool   // it is watched in our own namespace only
+	needed   bool   // who may not read it must not serve: it would have nothing to serve, or let in whom it should not
 	build    bool   // Build or the table of endpoints wants it; else only Outside does
 }
 
@@ -34,19 +35,19 @@ type kind struct {
 // what is missing.
 func kinds(scheme *runtime.Scheme, nodes bool) []kind {
 	all := []kind{
-		{object: &gwv1.GatewayClass{}, custom: true, build: true},
-		{object: &gwv1.Gateway{}, custom: true, build: true},
-		{object: &gwv1.HTTPRoute{}, custom: true, build: true},
+		{object: &gwv1.GatewayClass{}, custom: true, build: true, needed: true},
+		{object: &gwv1.Gateway{}, custom: true, build: true, needed: true},
+		{object: &gwv1.HTTPRoute{}, custom: true, build: true, needed: true},
 		{object: &gwv1.GRPCRoute{}, custom: true, build: true},
 		{object: &gwv1.ReferenceGrant{}, custom: true, build: true},
 		{object: &gwv1.BackendTLSPolicy{}, custom: true, build: true},
 	}
 	for _, p := range Policies {
-		all = append(all, kind{object: p.New(), custom: true, build: true})
+		all = append(all, kind{object: p.New(), custom: true, build: true, needed: p.FailClosed})
 	}
 	all = append(all,
-		kind{object: &corev1.Service{}, build: true},
-		kind{object: &discoveryv1.EndpointSlice{}, build: true},
+		kind{object: &corev1.Service{}, build: true, needed: true},
+		kind{object: &discoveryv1.EndpointSlice{}, build: true, needed: true},
 		metadataOf(&corev1.Namespace{}, scheme, kind{build: true}),
 		kind{object: &corev1.ConfigMap{}, own: true},
 		kind{object: &coordinationv1.Lease{}, own: true},

@@ -43,6 +43,7 @@ func TestPathsAreKnownWithoutAskingTheAPIServer(t *testing.T) {
 		{Group: "gateway.networking.k8s.io", Kind: "Gateway"}:          "gateways namespace",
 		{Group: "gateway.networking.k8s.io", Kind: "GatewayClass"}:     "gatewayclasses root",
 		{Group: "gateway.networking.k8s.io", Kind: "BackendTLSPolicy"}: "backendtlspolicies namespace",
+		{Group: "gatehouse.dev", Kind: "AuthPolicy"}:                   "authpolicies namespace",
 		{Group: "gatehouse.dev", Kind: "RateLimitPolicy"}:              "ratelimitpolicies namespace",
 		{Kind: "Service"}:   "services namespace",
 		{Kind: "Namespace"}: "namespaces root",
@@ -100,8 +101,11 @@ func TestOnlyWhatIsReadStaysInMemory(t *testing.T) {
 		t.Errorf("of our own pods: %+v", got)
 	}
 
-	secret := again(&corev1.Secret{ObjectMeta: meta("shop", nil), Data: map[string][]byte{"tls.key": []byte("k")}}).(*corev1.Secret)
-	if secret.Annotations != nil || len(secret.Data) != 1 {
+	keys := &corev1.Secret{ObjectMeta: meta("shop", map[string]string{"tier": "gold"}), Data: map[string][]byte{"tls.key": []byte("k")}}
+	keys.Annotations["gatehouse.dev/labels.x"] = "tier=gold"
+	secret := again(keys).(*corev1.Secret)
+	if len(secret.Annotations) != 1 || secret.Annotations["gatehouse.dev/labels.x"] != "tier=gold" || secret.Labels["tier"] != "gold" || len(secret.Data) != 1 ||
+		secret.Finalizers != nil {
 		t.Errorf("a Secret: %+v", secret.ObjectMeta)
 	}
 

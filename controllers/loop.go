@@ -145,7 +145,8 @@ func (l *Loop) Replace(objects []Object) {
 	l.rouse()
 }
 
-// Answer tells what is known of a reference that the surroundings were asked about. That an object is there is told by Set.
+// Answer tells what is known of a reference that the surroundings were asked about. That an object is there is told by Set; where a selector
+// refers to many, Found says that all of them were.
 func (l *Loop) Answer(ref translate.Ref, a translate.Answer) {
 	l.mu.Lock()
 	if l.news.answers == nil {

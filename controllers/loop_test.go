@@ -408,7 +408,7 @@ func TestAPanicInBuildLeavesWhatIsServed(t *testing.T) {
 	kind := policy.Of(func() *v1alpha1.RateLimitPolicy { return new(v1alpha1.RateLimitPolicy) },
 		func(p *v1alpha1.RateLimitPolicy) []policy.Target { return p.Spec.TargetRefs }, policy.AttachTo{policy.Gateway},
 		func(e []policy.Effect) policy.Effect { return e[0] },
-		func(*v1alpha1.RateLimitPolicy) (policy.Effect, []policy.Problem) {
+		func(*v1alpha1.RateLimitPolicy, policy.Lookup) (policy.Effect, []policy.Problem) {
 			if panics {
 				panic("a bug")
 			}

@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/gatehouse-dev/gatehouse/api/v1alpha1"
@@ -18,13 +19,15 @@ type ours struct {
 	classes  map[string]bool
 	gateways map[snapshot.Name]bool
 	refs     map[translate.Ref]bool
-	policies map[string]bool // namespaces with policies of ours: they look at what is around them, whose ever it is
-	selects  bool            // a listener selects namespaces by their labels
+	selected map[string][]labels.Selector // of Secrets, by namespace
+	policies map[string]bool              // namespaces with policies of ours: they look at what is around them, whose ever it is
+	selects  bool                         // a listener selects namespaces by their labels
 }
 
 func newOurs(objects translate.Objects, refs []translate.Ref) ours {
 	o := ours{
 		built: true, classes: map[string]bool{}, gateways: map[snapshot.Name]bool{}, refs: map[translate.Ref]bool{}, policies: map[string]bool{},
+		selected: map[string][]labels.Selector{},
 	}
 	for _, c := range objects.GatewayClasses {
 		o.classes[c.Name] = c.Spec.ControllerName == v1alpha1.ControllerName
@@ -37,6 +40,9 @@ func newOurs(objects translate.Objects, refs []translate.Ref) ours {
 	}
 	for _, ref := range refs {
 		o.refs[ref] = true
+		if s, err := labels.Parse(ref.Selector); err == nil && ref.Selector != "" {
+			o.selected[ref.Name.Namespace] = append(o.selected[ref.Name.Namespace], s)
+		}
 	}
 	for _, p := range objects.Policies {
 		o.policies[p.GetNamespace()] = true
@@ -66,9 +72,12 @@ func (o ours) concern(object Object) bool {
 		return o.policies[v.Namespace] || o.names(v.Namespace, v.Spec.ParentRefs)
 	case *corev1.Namespace:
 		return o.selects
-	case *corev1.Service, *corev1.Secret:
+	case *corev1.Service:
 		ref, _ := refTo(object)
 		return o.refs[ref]
+	case *corev1.Secret:
+		ref, _ := refTo(object)
+		return o.refs[ref] || slices.ContainsFunc(o.selected[v.Namespace], func(s labels.Selector) bool { return s.Matches(labels.Set(v.Labels)) })
 	}
 	return true
 }

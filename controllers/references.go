@@ -15,14 +15,16 @@ import (
 	"github.com/gatehouse-dev/gatehouse/controllers/watch"
 )
 
-// references finds answers about what Build refers to. Secrets are watched by name, those alone that are referred to and granted. What
-// a watch does not show may be on its way: two watches have no common order, and a Secret that is replaced is gone for a moment. So an
+// references finds answers about what Build refers to. Secrets are watched by name, those alone that are referred to and granted, and by
+// label where a policy selects them. What a watch does not show may be on its way: two watches have no common order, and a Secret that is replaced is gone for a moment. So an
 // object counts as absent when the API server has said so when asked for this one.
 //
 // There is no answer while the API server is away: what was served, serves on.
 type references struct {
 	client   client.Reader
-	secrets  *watch.Pool
+	secrets  *watch.Pool // by name
+	selected *selected   // by label
+	told     *union      // what both of them tell
 	loop     *Loop
 	patience time.Duration
 	log      logr.Logger
@@ -56,37 +58,47 @@ const (
 func newReferences(ctx context.Context, c client.WithWatch, loop *Loop, trim func(Object) Object, patience time.Duration, log logr.Logger) *references {
 	r := &references{
 		client: c, loop: loop, patience: patience, log: log, ctx: ctx,
-		slots: make(chan struct{}, looksAtOnce), asking: map[translate.Ref]*question{},
+		slots: make(chan struct{}, looksAtOnce), asking: map[translate.Ref]*question{}, told: newUnion(loop.Set, loop.Delete),
 	}
-	r.secrets = watch.NewPool(watch.PoolOptions{
-		Options: watch.Options{
-			Client: c, Object: &corev1.Secret{}, List: &corev1.SecretList{}, Trim: trim, Set: loop.Set, Delete: loop.Delete,
-			Patience: patience, Longest: 15 * time.Second, Log: log.WithValues("kind", "Secret"),
-		},
-		Answered: r.answered,
-	})
+	secrets := watch.Options{
+		Client: c, Object: &corev1.Secret{}, List: &corev1.SecretList{}, Trim: trim,
+		Patience: patience, Longest: 15 * time.Second, Log: log.WithValues("kind", "Secret"),
+	}
+	r.selected = newSelected(ctx, secrets, r.told, loop.Answer)
+	secrets.Set = func(all ...Object) { r.told.set(byName, all...) }
+	secrets.Delete = func(all ...Object) { r.told.delete(byName, all...) }
+	r.secrets = watch.NewPool(watch.PoolOptions{Options: secrets, Answered: r.answered})
 	return r
 }
+
+// byName is what tells of Secrets that are watched by name, beside those that are by the text of their selector.
+const byName = ""
 
 // stop ends all work; ctx has ended.
 func (r *references) stop() {
 	r.secrets.Stop()
+	r.selected.stop()
 	r.working.Wait()
 }
 
 // follow watches the Secrets among refs, and looks for what is wanted.
 func (r *references) follow(refs, wants []translate.Ref) {
-	names := map[types.NamespacedName]bool{}
+	names, selections := map[types.NamespacedName]bool{}, map[translate.Ref]bool{}
 	for _, ref := range refs {
-		if ref.Kind == "Secret" {
+		switch {
+		case ref.Kind != "Secret":
+		case ref.Selector != "":
+			selections[ref] = true
+		default:
 			names[types.NamespacedName(ref.Name)] = true
 		}
 	}
 	r.secrets.Want(names)
+	r.selected.want(selections)
 
 	wanted := map[translate.Ref]bool{}
 	for _, ref := range wants {
-		wanted[ref] = true
+		wanted[ref] = ref.Selector == "" // its watch answers
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -101,8 +113,8 @@ func (r *references) follow(refs, wants []translate.Ref) {
 			delete(r.asking, ref)
 		}
 	}
-	for ref := range wanted {
-		if r.asking[ref] == nil && (ref.Kind != "Secret" || r.secrets.State(types.NamespacedName(ref.Name)).Answered()) {
+	for ref, ask := range wanted {
+		if ask && r.asking[ref] == nil && (ref.Kind != "Secret" || r.secrets.State(types.NamespacedName(ref.Name)).Answered()) {
 			r.ask(ref, there[ref])
 		}
 	}
@@ -124,7 +136,7 @@ func (r *references) answered(name types.NamespacedName, s watch.State) {
 func (r *references) forbidden(ref translate.Ref) {
 	secret := &corev1.Secret{}
 	secret.Namespace, secret.Name = ref.Name.Namespace, ref.Name.Name
-	r.loop.Delete(secret)
+	r.told.delete(byName, secret)
 	r.loop.Answer(ref, translate.Forbidden)
 }
 
@@ -204,7 +216,7 @@ func (r *references) waiting() (names []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, ref := range r.wants {
-		names = append(names, ref.Kind+" "+ref.Name.String())
+		names = append(names, ref.String())
 	}
 	return names
 }

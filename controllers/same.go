@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"maps"
 	"reflect"
 
 	corev1 "k8s.io/api/core/v1"
@@ -20,7 +21,7 @@ func same(a, b Object) bool {
 		return x.Spec.Type == y.Spec.Type && equality.Semantic.DeepEqual(x.Spec.Ports, y.Spec.Ports)
 	case *corev1.Secret:
 		y := b.(*corev1.Secret)
-		return x.Type == y.Type && reflect.DeepEqual(x.Data, y.Data)
+		return x.Type == y.Type && reflect.DeepEqual(x.Data, y.Data) && maps.Equal(x.Labels, y.Labels) && maps.Equal(x.Annotations, y.Annotations)
 	case *corev1.Namespace:
 		return reflect.DeepEqual(x.Labels, b.GetLabels())
 	case *discoveryv1.EndpointSlice:

@@ -1,11 +1,14 @@
 package controllers
 
 import (
+	"strings"
+
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/gatehouse-dev/gatehouse/api/v1alpha1"
 	"github.com/gatehouse-dev/gatehouse/controllers/infra"
 )
 
@@ -37,7 +40,14 @@ func (t trimmer) trim(o Object) Object {
 			v.Annotations = map[string]string{bundleVersion: version}
 		}
 	case *corev1.Secret:
-		bare(&v.ObjectMeta) // last-applied would be the key a second time
+		labels, annotations := v.Labels, v.Annotations
+		bare(&v.ObjectMeta)
+		v.Labels = labels // they select, and say what the keys in it are good for
+		for key, value := range annotations {
+			if strings.HasPrefix(key, v1alpha1.GroupName+"/") { // last-applied would be the key a second time
+				metav1.SetMetaDataAnnotation(&v.ObjectMeta, key, value)
+			}
+		}
 	case *corev1.Node:
 		v.Status = corev1.NodeStatus{Addresses: v.Status.Addresses, Conditions: v.Status.Conditions}
 		v.Annotations = nil

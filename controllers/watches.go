@@ -180,7 +180,14 @@ func (w *kindWatch) mark(started, absent bool) {
 func (w *kindWatch) answered() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.absent || w.started && w.State().Answered()
+	s := w.State()
+	return w.absent || w.started && s.Answered() && !w.lacks(s)
+}
+
+// lacks reports whether we may not read, and never could, what we cannot do without: such a replica must not be sent anything. One that
+// could until now serves on.
+func (w *kindWatch) lacks(s watch.State) bool {
+	return w.needed && !s.Synced && s.Refused && apierrors.IsForbidden(s.Err)
 }
 
 // stateOf passes on that a watch stands otherwise, if that matters to others.
@@ -191,6 +198,9 @@ func (ws *watches) stateOf(w *kindWatch) {
 	before := w.said
 	w.said = now
 	w.mu.Unlock()
+	if before != now && w.lacks(s) {
+		ws.options.log.Error(s.Err, "not ready, since a right is missing that nothing works without", "grant", w.grant())
+	}
 	if before != now {
 		ws.options.changed()
 	}
@@ -201,9 +211,12 @@ func (ws *watches) synced() bool {
 	return ws.crds.State().Answered() && !slices.ContainsFunc(ws.all, func(w *kindWatch) bool { return !w.answered() })
 }
 
-// missing says what has not been read yet, and why; nil: nothing.
+// grant is the right that a kind needs.
+func (w *kindWatch) grant() string { return "get, list and watch on " + w.resource }
+
+// missing says what has not been read yet, and why; nil: nothing. A right that is missing comes first: nothing else helps.
 func (ws *watches) missing() error {
-	var names []string
+	var names, grants []string
 	why := ws.crds.State().Why()
 	if !ws.crds.State().Answered() {
 		names = append(names, "CustomResourceDefinition")
@@ -211,6 +224,9 @@ func (ws *watches) missing() error {
 	for _, w := range ws.all {
 		if w.answered() {
 			continue
+		}
+		if w.lacks(w.State()) {
+			grants = append(grants, w.grant())
 		}
 		names = append(names, w.name)
 		if why == "" {
@@ -220,6 +236,8 @@ func (ws *watches) missing() error {
 	switch {
 	case len(names) == 0:
 		return nil
+	case len(grants) > 0:
+		return fmt.Errorf("nothing works without a right that Gatehouse lacks; grant its ServiceAccount %s", strings.Join(grants, "; "))
 	case why != "":
 		return fmt.Errorf("not read from the API server yet: %s: %s", strings.Join(names, ", "), why)
 	}

@@ -5,9 +5,11 @@
 #   conformance [FLAG...] up, then the Gateway API's conformance suite: profiles GATEWAY-HTTP and GATEWAY-GRPC, and a table at the end.
 #                         -run-test=NAME runs one test; further flags are those of the suite
 #   e2e [FLAG...]         up, then test/e2e; flags are those of `go test`, such as -run Rolling
+#   soak [FLAG...]        up, then the load of test/e2e for long, while everything changes again and again; -soak=2h says how long (10m)
 #   state                 what there is, for whoever looks for a failure: pods, their logs, Gateways and routes
 #
 # The cluster stays, so that the next run begins in seconds and a failure can be looked at; make cluster-down ends it. CLUSTER names it.
+# It needs Linux and root: without them it says so. What Debian has it installs, and Kubernetes and Helm it builds, once.
 # Outputs, such as logs and the report of conformance, are left in dist/.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
@@ -26,7 +28,7 @@ usage() {
 	exit 2
 }
 
-# step says how long its command took.
+# step says how long its command took. (In what is called before ||, bash ignores `set -e`: such functions tie their commands by &&.)
 step() {
 	local name=$1 began=$SECONDS
 	shift
@@ -37,21 +39,21 @@ step() {
 # --- what is tested
 
 cluster() {
-	hack/helm.sh >/dev/null
-	hack/kube/cluster.sh up
+	hack/helm.sh >/dev/null &&
+		hack/kube/cluster.sh up
 }
 
 image() {
-	make --no-print-directory image VERSION=$version >&2
-	hack/kube/cluster.sh import "dist/gatehouse-$version.tar"
+	make --no-print-directory image VERSION=$version >&2 &&
+		hack/kube/cluster.sh import "dist/gatehouse-$version.tar"
 }
 
 # crds applies those of the module in go.mod, standard channel, and waits until they are served.
 crds() {
 	local module
-	module=$(go list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api)
-	inside kubectl apply --server-side --force-conflicts -f "$module/config/crd/standard" >/dev/null
-	inside kubectl wait --for=condition=Established crd --all --timeout=60s >/dev/null
+	module=$(go list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api) &&
+		inside kubectl apply --server-side --force-conflicts -f "$module/config/crd/standard" >/dev/null &&
+		inside kubectl wait --for=condition=Established crd --all --timeout=60s >/dev/null
 }
 
 # values are the chart's defaults but for where the image is, and a pool of which a Gateway may ask for an address. The annotation
@@ -65,10 +67,9 @@ values() {
 }
 
 install_chart() {
-	mkdir -p dist
-	values >dist/e2e-values.yaml
+	mkdir -p dist && values >dist/e2e-values.yaml || return
 	inside helm upgrade --install gatehouse "$chart" --namespace $namespace --create-namespace \
-		--values dist/e2e-values.yaml --wait --timeout 90s >dist/helm.log 2>&1 || { cat dist/helm.log >&2; state; return 1; }
+		--values dist/e2e-values.yaml --wait --timeout 300s >dist/helm.log 2>&1 || { cat dist/helm.log >&2; state; return 1; }
 }
 
 up() {
@@ -93,11 +94,11 @@ state() {
 # echo_image gives the node the suite's echo server under the names that the suite's manifests ask for.
 echo_image() {
 	local suite bin names
-	suite=$(env -C test/conformance go list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api/conformance)
-	names=$(grep -rhoE 'image: [^ ]*/echo-basic:[^ ]+' "$suite/base" "$suite/tests" | awk '{print $2}' | sort -u | paste -sd,)
-	bin=$(hack/kube/build.sh echo)
-	go run ./hack/image -o dist/echo.tar -name "$names" "$(ls "$bin"/echo-basic-*)=/echo-basic"
-	hack/kube/cluster.sh import dist/echo.tar
+	suite=$(env -C test/conformance go list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api/conformance) || return
+	names=$(grep -rhoE 'image: [^ ]*/echo-basic:[^ ]+' "$suite/base" "$suite/tests" | awk '{print $2}' | sort -u | paste -sd,) || return
+	bin=$(hack/kube/build.sh echo) &&
+		go run ./hack/image -o dist/echo.tar -name "$names" "$(ls "$bin"/echo-basic-*)=/echo-basic" &&
+		hack/kube/cluster.sh import dist/echo.tar
 }
 
 conformance() {
@@ -106,7 +107,7 @@ conformance() {
 	step "conformance: echo server" echo_image
 	step "conformance: compiled" env -C test/conformance CGO_ENABLED=0 nice go test -c -o "$PWD/dist/conformance.test" .
 	say "conformance: runs; its log is $log"
-	inside dist/conformance.test -test.v -test.timeout 60m -gateway-class=gatehouse \
+	inside dist/conformance.test -test.v -test.timeout 20m -gateway-class=gatehouse \
 		-conformance-profiles=GATEWAY-HTTP,GATEWAY-GRPC -usable-address=10.97.0.201 -unusable-address=192.0.2.1 \
 		-table=dist/conformance.txt -report-output=dist/conformance.yaml "$@" >"$log" 2>&1 || result=$?
 	if [ -e dist/conformance.txt ]; then cat dist/conformance.txt; else tail -n 40 "$log" >&2; fi
@@ -115,8 +116,14 @@ conformance() {
 }
 
 e2e() {
+	go vet -tags e2e,soak ./test/e2e # the soak test as well, which runs rarely
 	up
-	GATEHOUSE_E2E_VALUES=$PWD/dist/e2e-values.yaml go test -tags e2e -count=1 -timeout 40m -v "$@" ./test/e2e
+	GATEHOUSE_E2E_VALUES=$PWD/dist/e2e-values.yaml go test -tags e2e -count=1 -timeout 25m -v "$@" ./test/e2e
+}
+
+soak() {
+	up
+	go test -tags e2e,soak -count=1 -timeout 0 -v -run Soak ./test/e2e "$@"
 }
 
 command=${1:-}
@@ -125,6 +132,7 @@ case $command in
 up) up ;;
 conformance) rm -f dist/conformance.txt dist/conformance.yaml; conformance "$@" ;;
 e2e) e2e "$@" ;;
+soak) soak "$@" ;;
 state) state ;;
 *) usage ;;
 esac

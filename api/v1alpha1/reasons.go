@@ -11,11 +11,13 @@ const (
 	// PolicyConditionProgrammed says whether the policy is in force in the data plane of the ancestor.
 	//
 	// Reasons for True: Programmed, PartiallyProgrammed. For False: Pending, Overridden, TargetNotAttached, and the reason of
-	// Accepted where that is False (Invalid, TargetNotFound, TargetNotSupported).
+	// Accepted where that is False (Invalid, Conflicted, TargetNotFound, TargetNotSupported, InvalidSecretRef, and those of routes
+	// for what they refer to: RefNotPermitted, BackendNotFound, …).
 	PolicyConditionProgrammed = "Programmed"
 
-	// PolicyConditionOverridden is True when policies on a higher or a lower level have replaced this one everywhere;
-	// the message names them. Only kinds that replace each other have it; limits add up and never do.
+	// PolicyConditionOverridden is True when policies further down have replaced this one, everywhere under the ancestor
+	// (reason Overridden) or in a part of it (PartiallyOverridden); the message names them and says where. It is absent
+	// otherwise. Only kinds that replace each other have it; limits add up and never do.
 	PolicyConditionOverridden = "Overridden"
 
 	// PolicyConditionResolvedRefs says whether what the policy refers to (Secrets, Services) exists and is permitted.
@@ -35,6 +37,16 @@ const (
 
 	// PolicyReasonOverridden: other policies have replaced this one; the message names them.
 	PolicyReasonOverridden = "Overridden"
+
+	// PolicyReasonPartiallyOverridden: other policies have replaced this one in a part of what it reaches.
+	PolicyReasonPartiallyOverridden = "PartiallyOverridden"
+
+	// PolicyReasonInvalidSecretRef: a Secret that the policy refers to does not exist, may not be read, or lacks an entry; the
+	// message says which, and what to change.
+	PolicyReasonInvalidSecretRef = "InvalidSecretRef"
+
+	// PolicyReasonResolvedRefs: all that the policy refers to exists and is permitted.
+	PolicyReasonResolvedRefs = "ResolvedRefs"
 
 	// PolicyReasonTargetNotAttached: the target exists, but no Gateway of ours serves it, so there is nothing to limit.
 	PolicyReasonTargetNotAttached = "TargetNotAttached"

@@ -19,6 +19,7 @@ var GroupVersion = schema.GroupVersion{Group: GroupName, Version: "v1alpha1"}
 // AddToScheme tells a scheme about the kinds of this package.
 func AddToScheme(scheme *runtime.Scheme) error {
 	scheme.AddKnownTypes(GroupVersion,
+		&AuthPolicy{}, &AuthPolicyList{},
 		&RateLimitPolicy{}, &RateLimitPolicyList{},
 	)
 	metav1.AddToGroupVersion(scheme, GroupVersion)

@@ -11,7 +11,7 @@ func TestASchemeKnowsEachKindAndItsList(t *testing.T) {
 	if err := AddToScheme(scheme); err != nil {
 		t.Fatal(err)
 	}
-	for _, obj := range []runtime.Object{&RateLimitPolicy{}, &RateLimitPolicyList{}} {
+	for _, obj := range []runtime.Object{&AuthPolicy{}, &AuthPolicyList{}, &RateLimitPolicy{}, &RateLimitPolicyList{}} {
 		gvks, _, err := scheme.ObjectKinds(obj)
 		if err != nil || len(gvks) != 1 || gvks[0].GroupVersion() != GroupVersion {
 			t.Errorf("%T is %v: %v", obj, gvks, err)

@@ -40,6 +40,7 @@ type controllerOptions struct {
 	namespace, pod, podUID string
 	exposure               string
 	owner, record, lease   string
+	keys                   string
 	members                string
 	selector               map[string]string
 	clusterDomain          string
@@ -91,6 +92,7 @@ func (o *controllerOptions) clusterFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.owner, "owner", "gatehouse-owner", "ConfigMap of the release, which owns what is made in its namespace")
 	f.StringVar(&o.record, "record", "", "ConfigMap in which pod ports are recorded; by default the owner's name with -pod-ports")
 	f.StringVar(&o.lease, "lease", "", "Lease of the leader; by default the owner's name with -leader")
+	f.StringVar(&o.keys, "keys-secret", "gatehouse-keys", "Secret of the keys of TLS tickets and cookies, which the leader makes and rotates; empty: each replica has its own")
 	f.StringVar(&o.members, "members", "gatehouse-members", "headless Service over the replicas' pods")
 	f.StringToStringVar(&o.selector, "selector", map[string]string{"app.kubernetes.io/name": "gatehouse"}, "labels of the replicas' pods")
 	f.StringVar(&o.clusterDomain, "cluster-domain", "", "DNS domain of the cluster; by default that of the pod's resolv.conf")
@@ -169,7 +171,7 @@ func clusterDomain(path, namespace string) string {
 
 // runController serves until ctx ends, and then drains.
 func runController(ctx context.Context, o controllerOptions, settings dataplane.Settings, stderr io.Writer) error {
-	fitIn()
+	fitIn("/sys/fs/cgroup")
 	log := o.logger(stderr)
 	config, err := o.rest()
 	if err != nil {
@@ -255,7 +257,8 @@ func (o *controllerOptions) rest() (config *rest.Config, err error) {
 func (o *controllerOptions) cluster(config *rest.Config, p *process) controllers.ClusterOptions {
 	log := logr.FromSlogHandler(p.log.Handler())
 	return controllers.ClusterOptions{
-		Config: config, Namespace: o.namespace, Pod: o.pod, Headless: o.members, Lease: o.lease,
+		Config: config, Namespace: o.namespace, Pod: o.pod, Headless: o.members, Lease: o.lease, Owner: o.owner,
+		Keys: o.keys, SetKeys: p.plane.SetKeys,
 		Nodes:     o.exposure == "service" && o.service.Type == corev1.ServiceTypeNodePort,
 		DataPlane: p.plane, Input: input(p.settings), Endpoints: endpoints.Options{AllowLocal: p.settings.LocalEndpoints},
 		Outside: func(c client.Client, changed func()) controllers.Outside {

@@ -27,7 +27,7 @@ var errInTheWay = errors.New("is in the way")
 func (l *leading) do(ctx context.Context, j job) *failure {
 	err, what, f := error(nil), "", &failure{job: j}
 	if j.remove != nil {
-		what, err = "cannot remove the Service of a Gateway that is gone", l.remove(ctx, j.remove)
+		what, err = "cannot remove a Service that no Gateway needs any more", l.remove(ctx, j.remove)
 	}
 	if j.task.Service != nil {
 		what, err = "cannot make the Service of the Gateway; what is bound keeps serving", l.put(ctx, j.task.Service, j.task)
@@ -100,16 +100,20 @@ func told(err error) string {
 }
 
 // remove deletes a Service whose Gateway is gone, as far as we see. A load balancer that is deleted by mistake has another address
-// afterwards, so the API server is asked once more.
+// afterwards, so the API server is asked once more. Where listeners are on the nodes, no Gateway needs a Service, whether it is gone or not.
 func (l *leading) remove(ctx context.Context, s *corev1.Service) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if gone, err := l.gone(ctx, s); err != nil || !gone {
-		return err
+	why := "exposure is host"
+	if !l.options.Host {
+		why = "its Gateway is gone"
+		if gone, err := l.gone(ctx, s); err != nil || !gone {
+			return err
+		}
 	}
 	err := l.options.Client.Delete(ctx, s.DeepCopy(), client.Preconditions{UID: &s.UID})
 	if err == nil {
-		l.options.Log.Info("Service removed, since its Gateway is gone", "service", s.Namespace+"/"+s.Name, "gateway", s.Annotations[gatewayAnnotation])
+		l.options.Log.Info("Service removed", "why", why, "service", s.Namespace+"/"+s.Name, "gateway", s.Annotations[gatewayAnnotation])
 	}
 	return client.IgnoreNotFound(err)
 }

@@ -270,7 +270,7 @@ func TestARecordThatSomebodyDeletesCountsOn(t *testing.T) {
 		}
 	}
 	pod := func() uint16 { return h.PodPorts()[translate.PodPort{Gateway: "u", Port: 80}] }
-	h.Set(c("5", "80=10000"))
+	h.Set(c("5", "80=10000 443=10001@1795000000"))
 	h.Set(c("4", "80=10009")) // a watch that is late
 	if pod() != 10000 {
 		t.Errorf("recorded %d", pod())
@@ -278,6 +278,11 @@ func TestARecordThatSomebodyDeletesCountsOn(t *testing.T) {
 	h.Delete(c("6", "80=10000"))
 	if pod() != 10000 {
 		t.Errorf("after it was deleted %d", pod())
+	}
+	h.Applied(nil, nil, snapshot.BindResult{})
+	// Whoever leads next writes it again, with the port that rests.
+	if s, stored, ok := h.state(); !ok || stored != nil || s.Record.text()["u"] != "80=10000 443=10001@1795000000" {
+		t.Errorf("stored %v, remembered %v", stored, s.Record.text())
 	}
 }
 

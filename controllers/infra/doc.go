@@ -10,8 +10,12 @@
 // as long as the installation, and removes a Service only when the API server confirms that its Gateway is gone. What fails for one
 // Gateway (a quota, an admission policy) is tried again for that one, and told in its status.
 //
-// Exposure host has none of this: listeners bind the ports of the spec on the nodes, and there is nothing to write.
+// Exposure host has none of this: listeners bind the ports of the spec on the nodes. The leader removes what the installation made before
+// its exposure became host; the record stays, so that every port is the same again should it change back.
 //
-// Limits: ports are TCP for now, though the record knows UDP. All Gateways together have 20,000 ports. If the exposure of an installation
-// changes from service to host, the Services stay until they are deleted by hand or with the installation.
+// Every replica remembers the record, also when somebody deletes it: the next leader writes it again, resting ports included. They are
+// forgotten only if it is deleted while no replica runs at all. That is harmless: what was meant for a port that rests was sent to pods that
+// are gone, with their addresses; and what Services publish is taken up from them.
+//
+// Limits: ports are TCP for now, though the record knows UDP. All Gateways together have 20,000 ports.
 package infra

@@ -81,10 +81,6 @@ type leading struct {
 
 // Lead brings about what the Gateways ought to have, until ctx ends.
 func (i *Infra) Lead(ctx context.Context) {
-	if i.options.Host {
-		<-ctx.Done()
-		return
-	}
 	l := &leading{Infra: i, queue: workqueue.NewTypedDelayingQueue[jobKey](), jobs: map[jobKey]job{}}
 	var all sync.WaitGroup
 	for range workers {
@@ -150,7 +146,7 @@ func (l *leading) lookAtRecord(ctx context.Context) {
 
 // keepRecord stores the record of a plan, if that is another one than is stored. Not kept: somebody else was quicker, and the plan is void.
 func (l *leading) keepRecord(ctx context.Context, s State, stored *corev1.ConfigMap, p Plan) (kept bool, err error) {
-	if s.Owner == nil || stored != nil && p.Record.equal(s.Record) {
+	if l.options.Host || s.Owner == nil || stored != nil && p.Record.equal(s.Record) {
 		return true, nil
 	}
 	return l.writeRecord(ctx, stored, p.Record, *s.Owner)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -63,6 +64,9 @@ type planning struct {
 
 // MakePlan compares what there is with what there ought to be. It is pure.
 func MakePlan(o Options, s State) Plan {
+	if o.Host {
+		return Plan{Record: s.Record, Remove: leftovers(o, s)}
+	}
 	p := &planning{options: o, State: s, Plan: Plan{Unprovided: map[snapshot.Name]string{}}, byName: map[snapshot.Name]*corev1.Service{}}
 	for _, svc := range s.Services {
 		p.byName[snapshot.Name{Namespace: svc.Namespace, Name: svc.Name}] = svc
@@ -236,4 +240,22 @@ func (p *planning) remove() {
 			p.Remove = append(p.Remove, s)
 		}
 	}
+}
+
+// leftovers are the Services and aliases that this installation made before its exposure became host. Nobody listens any more on the pod
+// ports that they send to. Aliases of other installations name Services in another namespace.
+func leftovers(o Options, s State) (all []*corev1.Service) {
+	for _, svc := range s.Services {
+		uid := uidOf(svc)
+		if uid == "" || svc.DeletionTimestamp != nil {
+			continue
+		}
+		service := svc.Namespace == o.Namespace && s.Owner != nil && ownedBy(svc, s.Owner.UID)
+		alias := svc.Spec.Type == corev1.ServiceTypeExternalName && ownedBy(svc, uid) &&
+			strings.Contains(svc.Spec.ExternalName, "."+o.Namespace+".svc.")
+		if service || alias {
+			all = append(all, svc)
+		}
+	}
+	return all
 }

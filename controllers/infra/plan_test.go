@@ -576,3 +576,34 @@ func TestThePlanChangesNothingThatItWasGiven(t *testing.T) {
 		t.Error("it changed the options")
 	}
 }
+
+func TestOnHostsWhatWasMadeForServicesGoesAndTheRecordStays(t *testing.T) {
+	w := newWorld(gateway("one", 80), gateway("two", 443))
+	w.settle(t)
+	w.expect(t, "one", "80:10000")
+	record := w.Record.clone()
+	foreign := []*corev1.Service{
+		{ObjectMeta: metav1.ObjectMeta{Namespace: "gatehouse", Name: "gatehouse-members"}},
+		{ObjectMeta: metav1.ObjectMeta{Namespace: "gatehouse", Name: "of-another-owner", Labels: map[string]string{UIDLabel: "uid-one"},
+			OwnerReferences: []metav1.OwnerReference{{UID: "another"}}}},
+		{ObjectMeta: metav1.ObjectMeta{Namespace: "web", Name: "of-another-installation", Labels: map[string]string{UIDLabel: "uid-one"},
+			OwnerReferences: []metav1.OwnerReference{{UID: "uid-one"}}},
+			Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "web-one-1234.other.svc.cluster.local"}},
+		{ObjectMeta: metav1.ObjectMeta{Namespace: "web", Name: "of-nobody", Labels: map[string]string{UIDLabel: "uid-one"}},
+			Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "web-one-1234.gatehouse.svc.cluster.local"}},
+	}
+	w.Services = append(w.Services, foreign...)
+
+	w.options.Host = true
+	w.Gateways = nil // also while it is not known which Gateways there are
+	w.step()
+	if len(w.plan.Tasks) > 0 || len(w.plan.Remove) != 4 {
+		t.Errorf("%d tasks, and %d are removed: want both Services and both aliases", len(w.plan.Tasks), len(w.plan.Remove))
+	}
+	if diff := gocmp.Diff(foreign, w.Services); diff != "" {
+		t.Errorf("of others: -was +is\n%s", diff)
+	}
+	if !w.Record.equal(record) {
+		t.Errorf("the record is %v, was %v", w.Record.text(), record.text())
+	}
+}

@@ -3,6 +3,10 @@
 // It is a loop around client-go's elector, which ends a process when a lease is lost. Ours is the data plane as well, so nothing ends:
 // who loses the lease stops writing, and contends again.
 //
+// A replica that is told to end releases the lease, so that the next one leads at once. When a release is uninstalled it cannot: its rights go
+// before its pods. So the Lease belongs to what lives as long as the release, and goes with it; else one that is installed again would
+// wait for Duration.
+//
 // Limits: a leader that is cut off from the API server leads on for up to Renew and Call together; another one begins after Duration at
 // the earliest, which is longer. What both might write meanwhile is safe by other means (resourceVersion, server-side apply).
 package lease
@@ -26,8 +30,10 @@ type Options struct {
 	Config          *rest.Config
 	Namespace, Name string
 	Identity        string // of this replica: its pod's name
-	Times           Times
-	Log             logr.Logger
+	// Owner is what the Lease belongs to, in Namespace; it is asked before each write. Nil, or when it returns nil: to nobody that we know.
+	Owner func() *metav1.OwnerReference
+	Times Times
+	Log   logr.Logger
 }
 
 // Times of a lease.
@@ -61,9 +67,12 @@ func New(o Options) (*Lease, error) {
 	if o.Identity == "" || o.Namespace == "" || o.Name == "" {
 		return nil, errors.New("a lease needs a namespace, a name and an identity")
 	}
+	if o.Owner == nil {
+		o.Owner = func() *metav1.OwnerReference { return nil }
+	}
 	l := &Lease{options: o, lock: &resourcelock.LeaseLock{
 		LeaseMeta:  metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Name},
-		Client:     client,
+		Client:     owned{client, o.Owner},
 		LockConfig: resourcelock.ResourceLockConfig{Identity: o.Identity},
 	}}
 	_, err = l.elector(func(context.Context) {})

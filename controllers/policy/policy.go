@@ -4,13 +4,17 @@
 //
 // Inheritance: a policy of a Gateway acts on everything that is reached through it, one of a listener on what is reached through
 // that listener, one of a route on all its rules, one of a rule on that rule. All that apply are handed to the kind's merge, outermost
-// first; a child never drops its parent silently. A policy acts once on a rule, however many of its targets lead there.
+// first. A child drops its parent only if it says so and the parent lets it (Kind.Inheritance); the statuses of both tell. A policy acts
+// once on a rule, however many of its targets lead there.
+//
+// What a policy refers to comes from a Lookup. While an answer is pending the policy does what it did last (LastGood); one of which
+// nothing is known yet does nothing, or refuses.
 //
 // A policy in error is not applied, or, for kinds that decide about access (FailClosed), refuses what it is attached to, and nothing
 // else. A target or section that does not exist cannot be closed: the status says so, and nothing is refused.
 //
-// Limits: a target stands in the policy's own namespace; ListenerSets are refused by status; a policy that replaces its parent comes
-// with the first kind that does. The condition `…Affected` on targets, which GEP-713 recommends, is not written.
+// Limits: a target stands in the policy's own namespace; ListenerSets are refused by status. The condition `…Affected` on targets,
+// which GEP-713 recommends, is not written.
 package policy
 
 import (
@@ -35,8 +39,11 @@ type Target = gwv1.LocalPolicyTargetReferenceWithSectionName
 // Effect is what policies do to a rule, or to what matches no rule. It is shared: nobody changes its slices.
 type Effect struct {
 	Filters []snapshot.Filter
-	// Backends are those that the filters call and that are not a Service (Outside); a Service's are entered by Lookup.
+	// Backends are those that the filters call. Compile gives those that are not a Service (Outside); what it got from Lookup is added
+	// for it, of which the Ref alone is set.
 	Backends []snapshot.Backend
+	// Fingerprint is one of all that is done here, and Security of that part which decides about access; "" nothing. Attached makes them.
+	Fingerprint, Security string
 	// Failure, when set, is the answer instead of forwarding: a policy that decides about access is in error.
 	Failure *snapshot.Failure
 }
@@ -48,6 +55,8 @@ type Problem struct {
 	Message   string // what to change; a column is part of it where the field is an expression
 	// Pending: it is no mistake; what the policy refers to is not known yet.
 	Pending bool
+	// Reference: it is about what the policy refers to, so the condition ResolvedRefs tells it too.
+	Reference bool
 }
 
 func (p Problem) String() string {
@@ -81,27 +90,37 @@ type Kind struct {
 	New func() Object
 	// FailClosed: a policy of this kind that is in error refuses what it is attached to. For kinds that decide about access.
 	FailClosed bool
+	// Exclusive: a target has at most one policy of this kind; the oldest has it, and others are Conflicted there.
+	Exclusive bool
+	// Inheritance says how a policy stands to those above and below it. Nil: they add up, and none replaces another.
+	Inheritance func(Object) Inheritance
 
 	attachTo AttachTo
 	is       func(Object) bool
 	targets  func(Object) []Target
-	compile  func(Object) (Effect, []Problem)
+	compile  func(Object, Lookup) (Effect, []Problem)
 	merge    func([]Effect) Effect
+}
+
+// Inheritance is how a policy stands to those of its kind above and below it in the hierarchy.
+type Inheritance struct {
+	Replace    bool // it takes the place of those above it that let themselves be replaced; else it adds to them
+	MayReplace bool // policies below it may take its place
 }
 
 // Of makes a kind of a Kubernetes type T, which is named as its kind. Compile turns one policy into an effect, or says what is wrong
 // with it: it checks all that a user can get wrong, so that the data plane can build what it gets. Merge turns the effects that meet on
-// a rule, outermost first and on one level oldest first, into one; it is called with at least one, and need not look at Failure.
-// Neither changes its arguments; both are functions of them alone.
+// a rule, outermost first and on one level oldest first, into one; it is called with at least one, and its Filters alone count.
+// Neither changes its arguments; both are functions of them, and of what Lookup answers, alone.
 func Of[T Object](fresh func() T, targets func(T) []Target, attachTo AttachTo, merge func([]Effect) Effect,
-	compile func(T) (Effect, []Problem)) Kind {
+	compile func(T, Lookup) (Effect, []Problem)) Kind {
 	return Kind{
 		Name:     reflect.TypeFor[T]().Elem().Name(),
 		New:      func() Object { return fresh() },
 		attachTo: attachTo,
 		is:       func(o Object) bool { _, ok := o.(T); return ok },
 		targets:  func(o Object) []Target { return targets(o.(T)) },
-		compile:  func(o Object) (Effect, []Problem) { return compile(o.(T)) },
+		compile:  func(o Object, l Lookup) (Effect, []Problem) { return compile(o.(T), l) },
 		merge:    merge,
 	}
 }

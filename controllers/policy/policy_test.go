@@ -50,13 +50,15 @@ func fakeKind(attachTo policy.AttachTo) policy.Kind {
 		attachTo, addUp, compileFake)
 }
 
-func compileFake(p *fakePolicy) (policy.Effect, []policy.Problem) {
+func compileFake(p *fakePolicy, _ policy.Lookup) (policy.Effect, []policy.Problem) {
 	return policy.Effect{Filters: []snapshot.Filter{words{p.Name}}}, p.wrong
 }
 
 func guardKind(attachTo policy.AttachTo) policy.Kind {
 	k := policy.Of(func() *guardPolicy { return new(guardPolicy) }, func(p *guardPolicy) []policy.Target { return p.targets },
-		attachTo, addUp, func(p *guardPolicy) (policy.Effect, []policy.Problem) { return compileFake(&p.fakePolicy) })
+		attachTo, addUp, func(p *guardPolicy, l policy.Lookup) (policy.Effect, []policy.Problem) {
+			return compileFake(&p.fakePolicy, l)
+		})
 	k.FailClosed = true
 	return k
 }
@@ -126,7 +128,9 @@ func world() policy.Targets {
 	}
 }
 
-func attach(objects ...policy.Object) *policy.Attached { return policy.Attach(kinds, objects, world()) }
+func attach(objects ...policy.Object) *policy.Attached {
+	return policy.Attach(policy.Input{Kinds: kinds, Objects: objects, Targets: world()})
+}
 
 func text(e policy.Effect) string {
 	var parts []string
@@ -241,7 +245,7 @@ func everyRule(a *policy.Attached) (got []string) {
 
 func TestAGuardThatCannotBeAttachedToAPlaceRefusesIt(t *testing.T) {
 	rulesOnly := []policy.Kind{guardKind(policy.AttachTo{policy.HTTPRoute, policy.Rule})}
-	a := policy.Attach(rulesOnly, []policy.Object{guard("guard", "Gateway gw/alt")}, world())
+	a := policy.Attach(policy.Input{Kinds: rulesOnly, Objects: []policy.Object{guard("guard", "Gateway gw/alt")}, Targets: world()})
 	if got := text(a.Default(name("gw"), "alt")); got != "fail(policy_invalid: guardPolicy ns/guard is not valid)" {
 		t.Errorf("on the listener: %q", got)
 	}
@@ -388,7 +392,7 @@ func TestWhatDoesNotFitIntoAStatusIsCounted(t *testing.T) {
 			route.Attached = append(route.Attached, snapshot.ListenerKey{Gateway: gateway, Section: "http"})
 		}
 	}
-	lines := statuses(policy.Attach(kinds, []policy.Object{fake("p", "HTTPRoute api")}, w), all)
+	lines := statuses(policy.Attach(policy.Input{Kinds: kinds, Objects: []policy.Object{fake("p", "HTTPRoute api")}, Targets: w}), all)
 	if len(lines) != 16 {
 		t.Fatalf("%d entries", len(lines))
 	}

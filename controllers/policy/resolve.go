@@ -20,6 +20,8 @@ type resolved struct {
 	// reason and message say why the policy cannot be attached there; "" it can.
 	reason  gwv1.PolicyConditionReason
 	message string
+	// conflict says which other policy has the place; "" none.
+	conflict string
 }
 
 // resolve looks a target up. What a CRD's own rules refuse is refused here too: an older CRD may let it through.

@@ -4,12 +4,9 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
-	"strings"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"github.com/gatehouse-dev/gatehouse/api/v1alpha1"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
 )
 
@@ -29,10 +26,26 @@ type InForce func(listener snapshot.ListenerKey) (why string)
 
 const (
 	maxAncestors = 16 // gwv1.PolicyStatus
-	maxProblems  = 5  // told in one message; the rest is counted
+	maxTold      = 5  // things of one sort in one message; the rest is counted
 )
 
-// Statuses says of each policy, by kind and then age, what became of it. There is one entry per Gateway of ours under which it acts.
+// Waiting names a policy of which nothing is said now, since an answer is missing: what was said of it last stays.
+type Waiting struct {
+	Kind string
+	Name snapshot.Name
+}
+
+// Waiting are those that wait for an answer.
+func (a *Attached) Waiting() (all []Waiting) {
+	for _, p := range a.policies {
+		if p.waits {
+			all = append(all, Waiting{a.kinds[p.kind].Name, p.name()})
+		}
+	}
+	return all
+}
+
+// Statuses says of each policy that does not wait, by kind and then age, what became of it. There is one entry per Gateway of ours under which it acts.
 // What has no Gateway (a target that does not exist, or cannot be attached to, or that nobody serves) is an entry of its own.
 //
 // More than 16 entries do not fit: those in which something is wrong stay, and the last one's message counts those left out, where the
@@ -41,15 +54,18 @@ func (a *Attached) Statuses(inForce InForce) []Status {
 	out := make([]Status, 0, len(a.policies))
 	for i := range a.policies {
 		p := &a.policies[i]
+		if p.waits {
+			continue
+		}
 		s := Status{
 			Kind:       a.kinds[p.kind].Name,
-			Name:       snapshot.Name{Namespace: p.object.GetNamespace(), Name: p.object.GetName()},
+			Name:       p.name(),
 			Generation: p.object.GetGeneration(),
 			Problems:   p.allProblems(),
 		}
 		s.Status.Ancestors = []gwv1.PolicyAncestorStatus{}
 		for _, e := range fit(a.entries(p)) {
-			s.Status.Ancestors = append(s.Status.Ancestors, a.ancestor(p, e, inForce))
+			s.Status.Ancestors = append(s.Status.Ancestors, a.ancestor(i, e, inForce))
 		}
 		out = append(out, s)
 	}
@@ -60,8 +76,13 @@ func (a *Attached) Statuses(inForce InForce) []Status {
 func (p *attached) allProblems() []Problem {
 	all := slices.Clone(p.problems)
 	for i, t := range p.targets {
-		if t.reason != "" && !t.foreign {
-			all = append(all, Problem{FieldPath: fmt.Sprintf("spec.targetRefs[%d]", i), Reason: string(t.reason), Message: t.message})
+		field := fmt.Sprintf("spec.targetRefs[%d]", i)
+		switch {
+		case t.foreign:
+		case t.reason != "":
+			all = append(all, Problem{FieldPath: field, Reason: string(t.reason), Message: t.message})
+		case t.conflict != "":
+			all = append(all, Problem{FieldPath: field, Reason: string(gwv1.PolicyReasonConflicted), Message: t.conflict})
 		}
 	}
 	return all
@@ -70,7 +91,8 @@ func (p *attached) allProblems() []Problem {
 // entry is what is to be told about a policy under one ancestor.
 type entry struct {
 	ref     gwv1.ParentReference
-	refused *resolved // the ancestor is itself a target that cannot be attached to
+	gateway snapshot.Name // that the ancestor is; zero: it is none of ours
+	refused *resolved     // the ancestor is itself a target that cannot be attached to
 	reaches []reach
 	leftOut int // entries behind this one that do not fit
 }
@@ -93,11 +115,11 @@ func (a *Attached) entries(p *attached) []entry {
 				e.refused = t
 			}
 		case t.scope.kind == string(Gateway):
-			all.of(reference("Gateway", t.scope.name, "")).reach(t, a.listenersOf(t))
+			all.ofGateway(t.scope.name).reach(t, a.listenersOf(t))
 		default:
 			route := a.routes[RouteID{t.scope.kind, t.scope.name}]
 			for _, gateway := range route.Parents {
-				all.of(reference("Gateway", gateway, "")).reach(t, through(route, gateway))
+				all.ofGateway(gateway).reach(t, through(route, gateway))
 			}
 			if len(route.Parents) == 0 {
 				all.of(t.reference()).reach(t, nil)
@@ -118,6 +140,12 @@ func (all *entries) of(ref gwv1.ParentReference) *entry {
 	}
 	*all = append(*all, entry{ref: ref})
 	return &(*all)[len(*all)-1]
+}
+
+func (all *entries) ofGateway(name snapshot.Name) *entry {
+	e := all.of(reference("Gateway", name, ""))
+	e.gateway = name
+	return e
 }
 
 func (e *entry) reach(t *resolved, through []snapshot.ListenerKey) {
@@ -163,76 +191,6 @@ func (e entry) weight() int {
 	return 1
 }
 
-func (a *Attached) ancestor(p *attached, e entry, inForce InForce) gwv1.PolicyAncestorStatus {
-	accepted, programmed := a.conditions(p, e, inForce)
-	accepted.Type, programmed.Type = string(gwv1.PolicyConditionAccepted), v1alpha1.PolicyConditionProgrammed
-	if e.leftOut > 0 {
-		accepted.Message += fmt.Sprintf(" (there is no room here for %d more Gateways, where it is in force all the same)", e.leftOut)
-	}
-	accepted.ObservedGeneration = p.object.GetGeneration()
-	programmed.ObservedGeneration = p.object.GetGeneration()
-	return gwv1.PolicyAncestorStatus{
-		AncestorRef:    e.ref,
-		ControllerName: v1alpha1.ControllerName,
-		Conditions:     []metav1.Condition{accepted, programmed},
-	}
-}
-
-func (a *Attached) conditions(p *attached, e entry, inForce InForce) (accepted, programmed metav1.Condition) {
-	switch {
-	case e.refused != nil:
-		reason := string(e.refused.reason)
-		return no(reason, e.refused.message), no(reason, a.inError(p, e.refused.exists))
-	case len(p.problems) > 0:
-		reason := p.problems[0].Reason
-		if reason == "" {
-			reason = string(gwv1.PolicyReasonInvalid)
-		}
-		return no(reason, told(p.problems)), no(reason, a.inError(p, true))
-	}
-	names := make([]string, len(e.reaches))
-	for i, r := range e.reaches {
-		names[i] = r.target.String()
-	}
-	return yes(string(gwv1.PolicyReasonAccepted), "attached to "+strings.Join(names, "; ")), e.programmed(inForce)
-}
-
-// inError says what an error of the policy means for requests.
-func (a *Attached) inError(p *attached, exists bool) string {
-	if a.kinds[p.kind].FailClosed && exists {
-		return "requests are refused here with 500 until the policy is mended"
-	}
-	return "the policy does nothing here until it is mended"
-}
-
-// programmed says whether the policy is in force wherever it is reached under this ancestor.
-func (e entry) programmed(inForce InForce) metav1.Condition {
-	var missing, waiting []string
-	serving := 0
-	for _, r := range e.reaches {
-		if len(r.listeners) == 0 {
-			missing = append(missing, e.notAttached(r))
-		}
-		for _, key := range r.listeners {
-			if why := inForce(key); why != "" {
-				waiting = append(waiting, "not in force on listener "+key.Section+": "+why)
-			} else {
-				serving++
-			}
-		}
-	}
-	all := strings.Join(distinct(append(missing, waiting...)), "; ")
-	switch {
-	case all == "":
-		return yes(v1alpha1.PolicyReasonProgrammed, "in force")
-	case serving > 0:
-		return yes(v1alpha1.PolicyReasonPartiallyProgrammed, all)
-	case len(waiting) == 0:
-		return no(v1alpha1.PolicyReasonTargetNotAttached, all)
-	}
-	return no(v1alpha1.PolicyReasonPending, all)
-}
-
 func (e entry) notAttached(r reach) string {
 	whole := r.target.scope.kind + " " + r.target.scope.name.String()
 	switch {
@@ -258,35 +216,4 @@ func reference(kind gwv1.Kind, name snapshot.Name, section string) gwv1.ParentRe
 		ref.SectionName = &s
 	}
 	return ref
-}
-
-func told(problems []Problem) string {
-	var parts []string
-	for i, p := range problems {
-		if i == maxProblems {
-			parts = append(parts, fmt.Sprintf("and %d more", len(problems)-i))
-			break
-		}
-		parts = append(parts, p.String())
-	}
-	return strings.Join(parts, "; ")
-}
-
-// distinct keeps the first of equal texts, in order.
-func distinct(texts []string) []string {
-	var out []string
-	for _, t := range texts {
-		if !slices.Contains(out, t) {
-			out = append(out, t)
-		}
-	}
-	return out
-}
-
-func yes(reason, message string) metav1.Condition {
-	return metav1.Condition{Status: metav1.ConditionTrue, Reason: reason, Message: message}
-}
-
-func no(reason, message string) metav1.Condition {
-	return metav1.Condition{Status: metav1.ConditionFalse, Reason: reason, Message: message}
 }

@@ -52,6 +52,7 @@ var kinds = []kind{
 	crd(gwv1.GroupName, "ReferenceGrant", "referencegrants", namespaced, func() Object { return new(gwv1.ReferenceGrant) }),
 	crd(gwv1.GroupName, "BackendTLSPolicy", "backendtlspolicies", namespaced, func() Object { return new(gwv1.BackendTLSPolicy) }),
 
+	crd(v1alpha1.GroupName, "AuthPolicy", "authpolicies", namespaced, func() Object { return new(v1alpha1.AuthPolicy) }),
 	crd(v1alpha1.GroupName, "RateLimitPolicy", "ratelimitpolicies", namespaced, func() Object { return new(v1alpha1.RateLimitPolicy) }),
 
 	core(corev1.GroupName, "Namespace", clusterScoped, defaultNamespace, checkNamespace),

@@ -23,6 +23,7 @@ var kinds = map[string]kind{
 	"HTTPRoute":        kindOf(func(o *gwv1.HTTPRoute) gwv1.RouteStatus { return o.Status.RouteStatus }),
 	"GRPCRoute":        kindOf(func(o *gwv1.GRPCRoute) gwv1.RouteStatus { return o.Status.RouteStatus }),
 	"BackendTLSPolicy": kindOf(func(o *gwv1.BackendTLSPolicy) gwv1.PolicyStatus { return o.Status }),
+	"AuthPolicy":       kindOf(func(o *v1alpha1.AuthPolicy) gwv1.PolicyStatus { return o.Status }),
 	"RateLimitPolicy":  kindOf(func(o *v1alpha1.RateLimitPolicy) gwv1.PolicyStatus { return o.Status }),
 }
 

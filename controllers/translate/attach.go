@@ -108,7 +108,10 @@ func (r *routeNode) gateways() []*gatewayNode {
 
 // attachPolicies hands the graph to the policies as what they can be attached to.
 func (g *graph) attachPolicies() {
-	g.policies = policy.Attach(g.in.Kinds, g.in.Objects.Policies, g.targets())
+	g.policies = policy.Attach(policy.Input{
+		Kinds: g.in.Kinds, Objects: g.in.Objects.Policies, Targets: g.targets(), Lookup: g.lookup, LastGood: g.in.LastGood.policy(),
+	})
+	g.good.policies = g.policies.LastGood()
 }
 
 func (g *graph) targets() policy.Targets {

@@ -85,8 +85,8 @@ func groupKind(group, kind string) string {
 func (g *graph) backend(from referrer, ref snapshot.BackendRef, field string) (snapshot.Backend, Answer, *problem) {
 	b := snapshot.Backend{Ref: ref}
 	if !g.grants.allow(from, "", "Service", ref.Service) {
-		return b, Found, wrong(field, gwv1.RouteReasonRefNotPermitted, "no ReferenceGrant in namespace %s allows %ss from %s to use Service %s",
-			ref.Service.Namespace, from.kind, from.namespace, ref.Service)
+		return b, Found, wrong(field, gwv1.RouteReasonRefNotPermitted, "no ReferenceGrant in namespace %s allows %s to use Service %s",
+			ref.Service.Namespace, from, ref.Service)
 	}
 	service, answer := g.refs.service(ref.Service)
 	switch answer {

@@ -435,10 +435,10 @@ spec:
 `)
 	in.Answers = translate.Answers{translate.Ref{Kind: "Service", Name: name("web/gone")}: translate.Absent}
 	r := translate.Build(in)
-	if got, want := fmt.Sprint(r.Refs), "[{Service web/cart} {Service web/gone} {Service web/unknown}]"; got != want {
+	if got, want := fmt.Sprint(r.Refs), "[Service web/cart Service web/gone Service web/unknown]"; got != want {
 		t.Errorf("refs %s, want %s", got, want)
 	}
-	if got, want := fmt.Sprint(r.Wants), "[{Service web/unknown}]"; got != want {
+	if got, want := fmt.Sprint(r.Wants), "[Service web/unknown]"; got != want {
 		t.Errorf("wants %s, want %s", got, want)
 	}
 }

@@ -47,7 +47,7 @@ func (g *graph) loadCertificates(l *listenerNode) {
 // lastKeyPairs are those that served last, less what may not be used any more.
 func (g *graph) lastKeyPairs(l *listenerNode) []keyPair {
 	return slices.DeleteFunc(slices.Clone(g.in.LastGood.keyPairs(l.key)), func(p keyPair) bool {
-		return !g.grants.allow(referrer{"Gateway", l.gateway.name.Namespace}, "", "Secret", p.secret.Name)
+		return !g.grants.allow(gatewayAPI("Gateway", l.gateway.name.Namespace), "", "Secret", p.secret.Name)
 	})
 }
 
@@ -55,20 +55,13 @@ func (g *graph) certificate(namespace string, ref gwv1.SecretObjectReference, fi
 	if group, kind := value(ref.Group, ""), value(ref.Kind, "Secret"); group != "" || kind != "Secret" {
 		return keyPair{}, Found, wrong(field, gwv1.ListenerReasonInvalidCertificateRef, "certificates are read from Secrets, not from %s", kind)
 	}
-	name := snapshot.Name{Namespace: string(value(ref.Namespace, gwv1.Namespace(namespace))), Name: string(ref.Name)}
-	if !g.grants.allow(referrer{"Gateway", namespace}, "", "Secret", name) {
-		return keyPair{}, Found, wrong(field, gwv1.ListenerReasonRefNotPermitted,
-			"no ReferenceGrant in namespace %s allows Gateways from %s to use Secret %s", name.Namespace, namespace, name)
-	}
-	secret, answer := g.refs.secret(name)
-	switch answer {
-	case Pending:
-		return keyPair{}, Pending, nil
-	case Absent:
-		return keyPair{}, Absent, wrong(field, gwv1.ListenerReasonInvalidCertificateRef, "there is no Secret %s; create it with type kubernetes.io/tls", name)
-	case Forbidden:
-		return keyPair{}, Forbidden, wrong(field, gwv1.ListenerReasonInvalidCertificateRef,
-			"Gatehouse may not read Secret %s; grant its ServiceAccount get, list and watch on secrets in namespace %s (chart value rbac.secrets)", name, name.Namespace)
+	secret, answer, p := g.secret(gatewayAPI("Gateway", namespace), ref, field, string(gwv1.ListenerReasonInvalidCertificateRef))
+	switch {
+	case answer == Absent:
+		p.message += "; create it with type kubernetes.io/tls"
+		fallthrough
+	case answer == Pending, p != nil:
+		return keyPair{}, answer, p
 	}
 	if pair, known := g.in.LastGood.pair(secret); known {
 		g.good.pairs[secret] = pair
@@ -79,6 +72,23 @@ func (g *graph) certificate(namespace string, ref gwv1.SecretObjectReference, fi
 		g.good.pairs[secret] = pair
 	}
 	return pair, Found, p
+}
+
+// secret looks at the Secret behind a reference: may the referrer use it, is it there, may we read it.
+func (g *graph) secret(from referrer, ref gwv1.SecretObjectReference, field, invalid string) (*corev1.Secret, Answer, *problem) {
+	name := snapshot.Name{Namespace: string(value(ref.Namespace, gwv1.Namespace(from.namespace))), Name: string(ref.Name)}
+	if !g.grants.allow(from, "", "Secret", name) {
+		return nil, Found, wrong(field, gwv1.ListenerReasonRefNotPermitted, "no ReferenceGrant in namespace %s allows %s to use Secret %s", name.Namespace, from, name)
+	}
+	secret, answer := g.refs.secret(name)
+	switch answer {
+	case Absent:
+		return nil, Absent, wrong(field, invalid, "there is no Secret %s", name)
+	case Forbidden:
+		return nil, Forbidden, wrong(field, invalid,
+			"Gatehouse may not read Secret %s; grant its ServiceAccount get, list and watch on secrets in namespace %s (chart value rbac.secrets)", name, name.Namespace)
+	}
+	return secret, answer, nil
 }
 
 // readKeyPair takes what a TLS server can use. That a certificate has expired is a matter for a metric: there is no time here, and a

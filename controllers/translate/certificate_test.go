@@ -14,10 +14,11 @@ import (
 	"time"
 
 	"github.com/gatehouse-dev/gatehouse/controllers/policy"
+	"github.com/gatehouse-dev/gatehouse/controllers/policy/auth"
 	"github.com/gatehouse-dev/gatehouse/controllers/policy/ratelimit"
 )
 
-var kinds = []policy.Kind{ratelimit.Kind}
+var kinds = []policy.Kind{auth.Kind, ratelimit.Kind}
 
 var (
 	certificateWord = regexp.MustCompile(`CERTIFICATE\(([^)]*)\)`)

@@ -26,6 +26,10 @@ func (g *graph) addFilters(r *routeNode, rule *ruleNode, filters []gwv1.HTTPRout
 			g.addMirror(r, rule, *f.RequestMirror, at+".requestMirror")
 			continue
 		}
+		if f.Type == gwv1.HTTPRouteFilterExternalAuth && f.ExternalAuth != nil {
+			g.addExternalAuth(r, rule, *f.ExternalAuth, at+".externalAuth")
+			continue
+		}
 		config, p := rule.ruleFilter(f, at)
 		if p != nil {
 			rule.invalid.add(p)
@@ -107,7 +111,8 @@ func (r *ruleNode) anyFilter(f gwv1.HTTPRouteFilter, onBackend bool, field strin
 	case f.Type == gwv1.HTTPRouteFilterExtensionRef && f.ExtensionRef != nil:
 		return nil, wrong(field+".extensionRef", gwv1.RouteReasonUnsupportedValue, "%s %s is not a filter here; Gatehouse has policies instead", f.ExtensionRef.Kind, f.ExtensionRef.Name)
 	case f.Type == gwv1.HTTPRouteFilterRequestHeaderModifier, f.Type == gwv1.HTTPRouteFilterResponseHeaderModifier,
-		f.Type == gwv1.HTTPRouteFilterURLRewrite, f.Type == gwv1.HTTPRouteFilterRequestRedirect, f.Type == gwv1.HTTPRouteFilterCORS:
+		f.Type == gwv1.HTTPRouteFilterURLRewrite, f.Type == gwv1.HTTPRouteFilterRequestRedirect, f.Type == gwv1.HTTPRouteFilterCORS,
+		f.Type == gwv1.HTTPRouteFilterExternalAuth && r.rule.Key.Kind == "HTTPRoute":
 		if !onBackend {
 			return nil, wrong(field, gwv1.RouteReasonUnsupportedValue, "a filter of type %s has no settings here; give it some, or remove it", f.Type)
 		}

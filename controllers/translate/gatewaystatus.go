@@ -24,6 +24,7 @@ func (g *graph) gatewayStatus(n *gatewayNode, f Facts) Status {
 		g.gatewayProgrammed(n, f),
 		n.resolved(),
 	}
+	all = append(all, n.insecureFallback()...)
 	none := int32(0)
 	status := gwv1.GatewayStatus{
 		Addresses:            g.addresses(n, f),

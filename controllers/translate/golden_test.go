@@ -30,7 +30,7 @@ import (
 var update = flag.Bool("update", false, "rewrite the goldens; read the diff, it is the review")
 
 // filterOrder is dataplane.FilterOrder's, which this house cannot import; test/layout has both in view.
-var filterOrder = []string{"cors", "redirect", "ratelimit", "rewrite", "headers"}
+var filterOrder = []string{"cors", "redirect", "auth", "ratelimit", "rewrite", "headers"}
 
 // around is what stands around the objects of a golden that does not say otherwise. Its statuses are not shown.
 const around = `
@@ -51,8 +51,9 @@ spec:
 //
 //	objects.yaml    what users wrote, as the API server would have taken it; with CERTIFICATE(name…) and KEY(0) for Secrets
 //	unchecked.yaml  what it would not have taken, or a newer one would
-//	before.yaml     the objects of a Build before, whose LastGood is used
-//	answers         "Service web/shop pending": references that are not among the objects
+//	before.yaml     the objects of a Build before, whose LastGood is used; before-unchecked.yaml beside it
+//	answers         "Service web/shop pending": references that are not among the objects; "Secret web/?tier=gold forbidden": by label,
+//	                "+" for a space
 //	facts           "bind 127.0.0.1:80 permission denied", "crd NAME v1.7.0", "address infra/gw 192.0.2.1", "unprovided infra/gw quota",
 //	                "endpoint web/shop:80 127.0.0.1 is loopback", "pods infra/gw 80 10000" (a pod port), "idle" (nothing applied)
 //	snapshot        what the data plane must do
@@ -129,7 +130,7 @@ func (g golden) build(t *testing.T) (translate.Result, []translate.Status) {
 	in, shown := g.input(t)
 	if before := g.file("before.yaml"); before != "" {
 		first := in
-		first.Objects, _ = objectsOf(t, before, "")
+		first.Objects, _ = objectsOf(t, before, g.file("before-unchecked.yaml"))
 		first.Answers = nil
 		in.LastGood = translate.Build(first).LastGood
 	}
@@ -148,11 +149,14 @@ func (g golden) input(t *testing.T) (translate.Input, map[string]bool) {
 		if in.Answers == nil {
 			in.Answers = translate.Answers{}
 		}
-		answer, ok := map[string]translate.Answer{"absent": translate.Absent, "pending": translate.Pending, "forbidden": translate.Forbidden}[words[2]]
+		answer, ok := map[string]translate.Answer{
+			"found": translate.Found, "absent": translate.Absent, "pending": translate.Pending, "forbidden": translate.Forbidden,
+		}[words[2]]
 		if !ok {
 			t.Fatalf("answer %q", words)
 		}
-		in.Answers[translate.Ref{Kind: words[0], Name: name(words[1])}] = answer
+		named, selector, _ := strings.Cut(words[1], "?")
+		in.Answers[translate.Ref{Kind: words[0], Name: name(named), Selector: strings.ReplaceAll(selector, "+", " ")}] = answer
 	}
 	for words := range lines(g.file("facts")) {
 		if words[0] != "pods" {

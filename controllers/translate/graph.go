@@ -26,8 +26,9 @@ type graph struct {
 	routes   []*routeNode // those that name a Gateway of ours, oldest first
 	policies *policy.Attached
 
-	chains map[chainKey]*snapshot.Rule // rules, with what policies add
-	good   *LastGood                   // what the next Build may fall back to
+	chains map[chainKey]*snapshot.Rule              // rules, with what policies add
+	called map[snapshot.BackendRef]snapshot.Backend // what their filters call
+	good   *LastGood                                // what the next Build may fall back to
 }
 
 // problem is what is wrong with a part of an object, in words for its author.
@@ -88,6 +89,7 @@ func newGraph(in Input) *graph {
 		secured:    securedServices(in.Objects.BackendTLSPolicies),
 		byName:     map[snapshot.Name]*gatewayNode{},
 		chains:     map[chainKey]*snapshot.Rule{},
+		called:     map[snapshot.BackendRef]snapshot.Backend{},
 		good:       newLastGood(),
 	}
 	for _, ns := range in.Objects.Namespaces {

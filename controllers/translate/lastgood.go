@@ -9,20 +9,27 @@ import (
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
 )
 
-// LastGood is what served when all answers were there, by route and by listener. It is for what is pending only: were it for what is
+// LastGood is what served when all answers were there, by route, listener and policy. It is for what is pending only: were it for what is
 // wrong too, replicas would differ, and a restart would become the outage.
 type LastGood struct {
 	routes    map[policy.RouteID]*routeNode
 	listeners map[snapshot.ListenerKey][]keyPair
+	// authorities are whom each listener trusts about its clients.
+	authorities map[snapshot.ListenerKey][]authorities
 	// pairs spares reading a key again: as long as a Secret is the same object, so is what was read from it.
 	pairs map[*corev1.Secret]keyPair
+	// backends are those that policies refer to, as they were when they were looked at last.
+	backends map[snapshot.BackendRef]snapshot.Backend
+	policies *policy.LastGood
 }
 
 func newLastGood() *LastGood {
 	return &LastGood{
-		routes:    map[policy.RouteID]*routeNode{},
-		listeners: map[snapshot.ListenerKey][]keyPair{},
-		pairs:     map[*corev1.Secret]keyPair{},
+		routes:      map[policy.RouteID]*routeNode{},
+		listeners:   map[snapshot.ListenerKey][]keyPair{},
+		authorities: map[snapshot.ListenerKey][]authorities{},
+		pairs:       map[*corev1.Secret]keyPair{},
+		backends:    map[snapshot.BackendRef]snapshot.Backend{},
 	}
 }
 
@@ -39,6 +46,23 @@ func (l *LastGood) pair(secret *corev1.Secret) (keyPair, bool) {
 	}
 	p, known := l.pairs[secret]
 	return p, known
+}
+
+// keepBackend takes over what was known of a backend.
+func (l *LastGood) keepBackend(last *LastGood, ref snapshot.BackendRef) {
+	if last == nil {
+		return
+	}
+	if b, known := last.backends[ref]; known {
+		l.backends[ref] = b
+	}
+}
+
+func (l *LastGood) policy() *policy.LastGood {
+	if l == nil {
+		return nil
+	}
+	return l.policies
 }
 
 func (l *LastGood) route(id policy.RouteID) *routeNode {
@@ -74,7 +98,7 @@ func (g *graph) remember(fresh *routeNode) *routeNode {
 	return &kept
 }
 
-// recheck closes the backends of a rule that are known to be out of bounds by now: a grant that is gone, a policy that wants TLS.
+// recheck closes the backends of a rule, and what its filters ask, that are known to be out of bounds by now: a grant that is gone, a policy that wants TLS.
 func (g *graph) recheck(r *routeNode, rule *ruleNode) {
 	rule.rule.Backends = slices.Clone(rule.rule.Backends)
 	for i := range rule.rule.Backends {
@@ -84,6 +108,11 @@ func (g *graph) recheck(r *routeNode, rule *ruleNode) {
 		}
 		if _, _, p := g.backend(r.referrer(), b.Ref, ""); p != nil {
 			b.Ref, b.Failure = snapshot.BackendRef{}, backendInvalid(p)
+		}
+	}
+	for _, ref := range rule.calls {
+		if _, _, p := g.backend(r.referrer(), ref, ""); p != nil {
+			rule.closeCall(p)
 		}
 	}
 	rule.rule.Mirrors = slices.DeleteFunc(slices.Clone(rule.rule.Mirrors), func(m snapshot.Mirror) bool {

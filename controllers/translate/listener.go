@@ -29,8 +29,9 @@ type listenerNode struct {
 	overlap    *problem // of its TLS settings with other listeners of the port
 	waits      bool     // for an answer about a certificate: nothing is said about the Gateway
 	keyPairs   []keyPair
-	attached   []*routeNode // oldest first, each once
-	routeCount int32        // of the accepted ones among them
+	clients    *snapshot.Clients // how certificates of clients are checked; nil: they are not asked for
+	attached   []*routeNode      // oldest first, each once
+	routeCount int32             // of the accepted ones among them
 }
 
 // valid reports whether the listener's own settings can be served.
@@ -68,6 +69,7 @@ func (g *graph) newListener(n *gatewayNode, index int) *listenerNode {
 	l.selectKinds()
 	if l.protocol == snapshot.HTTPS && l.problem == nil {
 		g.loadCertificates(l)
+		g.loadAuthorities(l)
 	}
 	return l
 }
@@ -92,32 +94,7 @@ func (l *listenerNode) refuseFields() *problem {
 			return wrong(l.field+".tls.options", v1alpha1.ReasonUnsupportedField, "no TLS options are served by this version of Gatehouse; remove %s", firstKey(tls.Options))
 		}
 	}
-	if field := l.clientValidation(); field != "" {
-		return wrong(field, v1alpha1.ReasonUnsupportedField, "client certificates are not checked by this version of Gatehouse, so the listener is closed; remove the field to serve without")
-	}
 	return nil
-}
-
-// clientValidation names the field that asks for client certificates on this listener; "" none does. An entry for the port replaces
-// the default.
-func (l *listenerNode) clientValidation() string {
-	t := l.gateway.object.Spec.TLS
-	if t == nil || t.Frontend == nil {
-		return ""
-	}
-	for i, p := range t.Frontend.PerPort {
-		if p.Port != l.spec.Port {
-			continue
-		}
-		if p.TLS.Validation == nil {
-			return ""
-		}
-		return fmt.Sprintf("spec.tls.frontend.perPort[%d].tls.validation", i)
-	}
-	if t.Frontend.Default.Validation != nil {
-		return "spec.tls.frontend.default.validation"
-	}
-	return ""
 }
 
 func firstKey[K ~string, V any](m map[K]V) K {

@@ -24,6 +24,7 @@ type Objects struct {
 	Namespaces         []*corev1.Namespace
 	Services           []*corev1.Service
 	Secrets            []*corev1.Secret
+	ConfigMaps         []*corev1.ConfigMap
 	Policies           []policy.Object // of the kinds in Input.Kinds; others are passed over
 }
 
@@ -50,6 +51,8 @@ func (o *Objects) Add(object policy.Object) {
 		o.Services = append(o.Services, v)
 	case *corev1.Secret:
 		o.Secrets = append(o.Secrets, v)
+	case *corev1.ConfigMap:
+		o.ConfigMaps = append(o.ConfigMaps, v)
 	default:
 		o.Policies = append(o.Policies, v)
 	}

@@ -76,7 +76,7 @@ func (r *random) all() []policy.Object {
 		r.objects = append(r.objects, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns, Labels: map[string]string{"team": pick(r, words)}}})
 	}
 	for range 10 + r.IntN(60) {
-		switch r.IntN(12) {
+		switch r.IntN(15) {
 		case 0, 1:
 			r.add(r.gateway())
 		case 2, 3, 4:
@@ -93,6 +93,8 @@ func (r *random) all() []policy.Object {
 			r.add(r.tlsPolicy())
 		case 11:
 			r.add(r.secret())
+		case 12, 13, 14:
+			r.add(r.auth())
 		}
 	}
 	return r.objects
@@ -220,7 +222,11 @@ func (r *random) service() *corev1.Service {
 
 func (r *random) grant() *gwv1.ReferenceGrant {
 	o := &gwv1.ReferenceGrant{}
-	o.Spec.From = []gwv1.ReferenceGrantFrom{{Group: gwv1.GroupName, Kind: pick(r, []gwv1.Kind{"HTTPRoute", "GRPCRoute", "Gateway"}), Namespace: gwv1.Namespace(pick(r, namespaces))}}
+	from := gwv1.ReferenceGrantFrom{Group: gwv1.GroupName, Kind: pick(r, []gwv1.Kind{"HTTPRoute", "GRPCRoute", "Gateway", "AuthPolicy"}), Namespace: gwv1.Namespace(pick(r, namespaces))}
+	if from.Kind == "AuthPolicy" {
+		from.Group = mostly[gwv1.Group](r, v1alpha1.GroupName, gwv1.GroupName)
+	}
+	o.Spec.From = []gwv1.ReferenceGrantFrom{from}
 	o.Spec.To = []gwv1.ReferenceGrantTo{{Kind: pick(r, []gwv1.Kind{"Service", "Secret"}), Name: some(r, gwv1.ObjectName(pick(r, words)))}}
 	return o
 }
@@ -230,6 +236,33 @@ func (r *random) limit() *v1alpha1.RateLimitPolicy {
 	o.Spec.TargetRefs = []gwv1.LocalPolicyTargetReferenceWithSectionName{{LocalPolicyTargetReference: gwv1.LocalPolicyTargetReference{
 		Group: gwv1.GroupName, Kind: pick(r, []gwv1.Kind{"Gateway", "HTTPRoute", "GRPCRoute"}), Name: gwv1.ObjectName(pick(r, words))}}}
 	o.Spec.Limits = []v1alpha1.RateLimit{{Name: "all", When: pick(r, []string{"", "no"}), Rates: []v1alpha1.Rate{{Requests: 1, Window: "1m"}}}}
+	return o
+}
+
+func (r *random) auth() *v1alpha1.AuthPolicy {
+	o := &v1alpha1.AuthPolicy{}
+	for range mostly(r, 1, 2) {
+		target := gwv1.LocalPolicyTargetReferenceWithSectionName{LocalPolicyTargetReference: gwv1.LocalPolicyTargetReference{
+			Group: gwv1.GroupName, Kind: pick(r, []gwv1.Kind{"Gateway", "HTTPRoute", "GRPCRoute"}), Name: gwv1.ObjectName(pick(r, words))}}
+		if r.IntN(3) == 0 {
+			target.SectionName = some(r, pick(r, []gwv1.SectionName{"l0", "l1", "x", "y"}))
+		}
+		o.Spec.TargetRefs = append(o.Spec.TargetRefs, target)
+	}
+	o.Spec.Children = pick(r, []v1alpha1.ChildPolicies{"", v1alpha1.ChildrenMayAdd, v1alpha1.ChildrenMayReplace})
+	o.Spec.Replace = r.IntN(2) == 0
+	o.Spec.Authorize = some(r, v1alpha1.Authorization{Default: "Deny", Rules: []v1alpha1.AuthorizationRule{{Name: "x", Action: "Allow", When: mostly(r, "true", "no")}}})
+	for i := range r.IntN(3) {
+		m := v1alpha1.AuthMethod{Name: gwv1.SectionName(fmt.Sprint("m", i))}
+		if r.IntN(3) == 0 {
+			m.External = &v1alpha1.ExternalMethod{Protocol: v1alpha1.ExternalHTTP, BackendRef: r.backend()}
+		} else {
+			ref := gwv1.SecretObjectReference{Name: gwv1.ObjectName(pick(r, words)), Namespace: some(r, gwv1.Namespace(pick(r, namespaces)))}
+			m.APIKey = &v1alpha1.APIKeyMethod{From: []v1alpha1.CredentialSource{{Header: "x-key"}}, SecretRefs: []gwv1.SecretObjectReference{ref},
+				SecretSelector: some(r, metav1.LabelSelector{MatchLabels: map[string]string{"team": pick(r, words)}})}
+		}
+		o.Spec.Methods = append(o.Spec.Methods, m)
+	}
 	return o
 }
 
@@ -244,6 +277,11 @@ var secrets = map[string][]byte{}
 
 func (r *random) secret() *corev1.Secret {
 	o := &corev1.Secret{Data: map[string][]byte{}}
+	if r.IntN(2) == 0 { // keys of clients
+		o.Labels = map[string]string{"team": pick(r, words)}
+		o.Data["client"] = fmt.Appendf(nil, "key-%d", len(r.objects))
+		return o
+	}
 	if len(secrets) == 0 {
 		for _, s := range decodeSecret(r.t) {
 			secrets[corev1.TLSCertKey], secrets[corev1.TLSPrivateKeyKey] = s.Data[corev1.TLSCertKey], s.Data[corev1.TLSPrivateKeyKey]
@@ -321,7 +359,8 @@ func FuzzBuild(f *testing.F) {
 		}
 		pending.Statuses(translate.Facts{})
 
-		// But a grant that is gone is gone at once, for Services and Secrets, and so is a namespace's label.
+		// But a grant that is gone is gone at once, for Services and Secrets, and so is a namespace's label. What is in force is looked at with
+		// the objects of before.
 		in.Objects.ReferenceGrants = nil
 		for _, ns := range in.Objects.Namespaces {
 			in.Objects.Namespaces = append(in.Objects.Namespaces[1:], &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns.Name}})

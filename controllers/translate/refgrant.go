@@ -1,6 +1,8 @@
 package translate
 
 import (
+	"strings"
+
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
@@ -19,8 +21,23 @@ func newGrants(all []*gwv1.ReferenceGrant) grants {
 
 // referrer is who refers to something.
 type referrer struct {
-	kind      string // of group gateway.networking.k8s.io
-	namespace string
+	group, kind string
+	namespace   string
+}
+
+// gatewayAPI is a referrer of the Gateway API's own kinds.
+func gatewayAPI(kind, namespace string) referrer { return referrer{gwv1.GroupName, kind, namespace} }
+
+// String says who it is as a message does: "HTTPRoutes from web". A grant for a policy must name another group than people have in mind.
+func (r referrer) String() string {
+	kinds := r.kind + "s"
+	if stem, ok := strings.CutSuffix(r.kind, "Policy"); ok {
+		kinds = stem + "Policies"
+	}
+	if r.group != gwv1.GroupName {
+		kinds += " (group " + r.group + ")"
+	}
+	return kinds + " from " + r.namespace
 }
 
 // allow decides every reference across namespaces. It is asked before anybody looks whether the target exists, so that no message can
@@ -39,7 +56,7 @@ func (g grants) allow(from referrer, group, kind string, target snapshot.Name) b
 
 func grantsFrom(grant *gwv1.ReferenceGrant, from referrer) bool {
 	for _, f := range grant.Spec.From {
-		if f.Group == gwv1.GroupName && string(f.Kind) == from.kind && string(f.Namespace) == from.namespace {
+		if string(f.Group) == from.group && string(f.Kind) == from.kind && string(f.Namespace) == from.namespace {
 			return true
 		}
 	}

@@ -35,9 +35,10 @@ type routeNode struct {
 // ruleNode is one rule, compiled. There is one for each rule of the spec.
 type ruleNode struct {
 	name    string
-	matches []snapshot.Match // without their Rule
-	rule    snapshot.Rule    // without what policies add
-	invalid problems         // why it cannot be served
+	matches []snapshot.Match      // without their Rule
+	rule    snapshot.Rule         // without what policies add
+	invalid problems              // why it cannot be served
+	calls   []snapshot.BackendRef // what its own filters call
 }
 
 // parentNode is what became of one parentRef that names a Gateway of ours.
@@ -48,7 +49,7 @@ type parentNode struct {
 	problem   *problem        // why none does
 }
 
-func (r *routeNode) referrer() referrer { return referrer{r.id.Kind, r.id.Name.Namespace} }
+func (r *routeNode) referrer() referrer { return gatewayAPI(r.id.Kind, r.id.Name.Namespace) }
 
 // addRoutes compiles the routes that name a Gateway of ours. Those of others cost nothing.
 func (g *graph) addRoutes() {
@@ -121,6 +122,7 @@ func (r *routeNode) close() {
 		bad++
 		invalid = append(invalid, rule.invalid...)
 		rule.rule = snapshot.Rule{Key: rule.rule.Key, Failure: failure(message.ReasonRouteInvalid, rule.invalid.message())}
+		rule.calls = nil
 	}
 	switch {
 	case bad == 0:

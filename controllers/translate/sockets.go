@@ -1,8 +1,10 @@
 package translate
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -85,9 +87,10 @@ func (l *listenerNode) shares(protocol snapshot.Protocol) bool {
 
 func (g *graph) listener(l *listenerNode) *snapshot.Listener {
 	effect := g.policies.Default(l.gateway.name, l.key.Section)
+	g.call(effect)
 	out := &snapshot.Listener{Key: l.key, Hostname: l.hostname, Default: g.inOrder(effect.Filters), Deny: effect.Failure}
 	if l.protocol == snapshot.HTTPS {
-		out.TLS = &snapshot.TLS{Certificates: secretsOf(l.keyPairs)}
+		out.TLS = &snapshot.TLS{Certificates: secretsOf(l.keyPairs), Clients: l.clients}
 	}
 	out.Hosts = g.hosts(l)
 	return out
@@ -158,25 +161,21 @@ func (g *graph) matches(l *listenerNode, r *routeNode, index int) []snapshot.Mat
 
 // chainKey tells rules apart that policies made different: by the listener, as policies of a Gateway are only met through it.
 type chainKey struct {
-	rule    snapshot.RuleKey
-	effect  string
-	failure snapshot.Failure
+	rule   snapshot.RuleKey
+	effect string // its fingerprint
 }
 
 // chain is a rule with what policies add to it. Where that is the same, it is the same Rule.
 func (g *graph) chain(r *routeNode, index int, effect policy.Effect) *snapshot.Rule {
 	compiled := r.rules[index].rule
-	key := chainKey{rule: compiled.Key}
-	for _, f := range effect.Filters {
-		key.effect += f.String() + "\n"
-	}
-	if effect.Failure != nil {
-		key.failure = *effect.Failure
-	}
+	key := chainKey{compiled.Key, effect.Fingerprint}
 	if rule := g.chains[key]; rule != nil {
 		return rule
 	}
+	g.call(effect)
+	r.call(&r.rules[index], g.called)
 	rule := compiled
+	rule.Security = strings.TrimSpace(effect.Security + " " + compiled.Security)
 	rule.Filters = g.inOrder(slices.Concat(effect.Filters, compiled.Filters))
 	if effect.Failure != nil {
 		rule.Failure = effect.Failure
@@ -201,9 +200,9 @@ func (g *graph) inOrder(filters []snapshot.Filter) []snapshot.Filter {
 	return sorted
 }
 
-// backendsOf collects what the rules of a snapshot forward and mirror to, each once, by name.
+// backendsOf collects what the rules of a snapshot forward and mirror to, and what filters call, each once, by name.
 func (g *graph) backendsOf(s *snapshot.Snapshot) []snapshot.Backend {
-	found := map[snapshot.BackendRef]snapshot.Backend{}
+	found := maps.Clone(g.called)
 	for _, r := range g.routes {
 		for _, b := range r.backends {
 			if known, ok := found[b.Ref]; !ok || known.Protocol == snapshot.BackendHTTP {
@@ -212,6 +211,9 @@ func (g *graph) backendsOf(s *snapshot.Snapshot) []snapshot.Backend {
 		}
 	}
 	used := map[snapshot.BackendRef]bool{}
+	for ref := range g.called {
+		used[ref] = true
+	}
 	for _, rule := range rulesOf(s) {
 		for _, b := range rule.Backends {
 			if b.Failure == nil {

@@ -106,13 +106,16 @@ func (r Result) Statuses(f Facts) []Status {
 func (r Result) Waiting() (all []Ref) {
 	for _, n := range r.graph.gateways {
 		if n.waits() {
-			all = append(all, Ref{"Gateway", n.name})
+			all = append(all, Ref{Kind: "Gateway", Name: n.name})
 		}
 	}
 	for _, route := range r.graph.routes {
 		if route.waits {
-			all = append(all, Ref{route.id.Kind, route.id.Name})
+			all = append(all, Ref{Kind: route.id.Kind, Name: route.id.Name})
 		}
+	}
+	for _, p := range r.graph.policies.Waiting() {
+		all = append(all, Ref{Kind: p.Kind, Name: p.Name})
 	}
 	return all
 }
@@ -252,10 +255,12 @@ var Conditions = []string{
 	string(gwv1.GatewayConditionAccepted),
 	string(gwv1.GatewayConditionProgrammed),
 	string(gwv1.GatewayConditionResolvedRefs),
+	string(gwv1.GatewayConditionInsecureFrontendValidationMode),
 	string(gwv1.GatewayClassConditionStatusSupportedVersion),
 	string(gwv1.ListenerConditionConflicted),
 	string(gwv1.ListenerConditionOverlappingTLSConfig),
 	string(gwv1.RouteConditionPartiallyInvalid),
+	v1alpha1.PolicyConditionOverridden,
 }
 
 func condition[T, R ~string](kind T, status metav1.ConditionStatus, reason R, message string) metav1.Condition {

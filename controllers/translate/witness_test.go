@@ -1,6 +1,7 @@
 package translate_test
 
 import (
+	"cmp"
 	"strings"
 	"testing"
 	"time"
@@ -34,6 +35,7 @@ func (w witness) check(t *testing.T, s *snapshot.Snapshot) {
 		hostnames := map[string]bool{}
 		for _, l := range socket.Listeners {
 			w.checkCertificates(t, l)
+			w.checkAccess(t, place{listener: l.Key}, l.Default, l.Deny, used)
 			if hostnames[l.Hostname] {
 				t.Errorf("%s: the hostname %q stands twice on its socket", l.Key, l.Hostname)
 			}
@@ -65,6 +67,7 @@ func (w witness) checkRule(t *testing.T, l *snapshot.Listener, rule *snapshot.Ru
 	if !w.admits(l.Key, rule.Key.Route.Namespace) {
 		t.Errorf("%s serves %s, which it does not admit", l.Key, rule.Key)
 	}
+	w.checkAccess(t, place{l.Key, rule.Key}, rule.Filters, cmp.Or(l.Deny, rule.Failure), used)
 	for _, b := range rule.Backends {
 		if b.Failure != nil {
 			continue

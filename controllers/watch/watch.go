@@ -18,6 +18,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -32,8 +33,9 @@ type Options struct {
 	// Object and List are empty ones of the type that is watched; for metadata alone a PartialObjectMetadata and its list, with their kind.
 	Object client.Object
 	List   client.ObjectList
-	// Namespace and Name narrow what is watched; "": all.
+	// Namespace and Name narrow what is watched; "": all. So does Selector, by labels; nil: all.
 	Namespace, Name string
+	Selector        labels.Selector
 
 	// Trim strips what nobody needs of an object that is its own. It may be called again with what it returned. Nil: nothing is stripped.
 	Trim func(client.Object) client.Object
@@ -45,7 +47,7 @@ type Options struct {
 	Changed func()
 
 	// Patience is how long the API server has to refuse before this is taken for an answer: one that starts refuses what it will grant in
-	// a moment. Longest is the longest time between two tries. 0: the defaults.
+	// a moment. It is six times as long for what was read once: it serves, and a slow API server that comes back must not end that. Longest is the longest time between two tries. 0: the defaults.
 	Patience, Longest time.Duration
 	Log               logr.Logger
 }
@@ -178,7 +180,11 @@ func (w *Watch) note(err error) {
 	case w.refused.IsZero():
 		w.refused = time.Now()
 	default:
-		w.state.Refused = time.Since(w.refused) >= w.options.Patience
+		patience := w.options.Patience
+		if w.state.Synced {
+			patience *= 6
+		}
+		w.state.Refused = time.Since(w.refused) >= patience
 	}
 	now := w.state
 	w.mu.Unlock()
@@ -260,6 +266,9 @@ func (w *Watch) list() client.ObjectList { return w.options.List.DeepCopyObject(
 func (w *Watch) narrow(o *metav1.ListOptions) *client.ListOptions {
 	if w.options.Name != "" {
 		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, w.options.Name).String()
+	}
+	if w.options.Selector != nil {
+		o.LabelSelector = w.options.Selector.String()
 	}
 	return &client.ListOptions{Namespace: w.options.Namespace, Raw: o, Limit: o.Limit, Continue: o.Continue}
 }

@@ -4,11 +4,13 @@
 #
 #   up               starts it, and builds what is missing (minutes, once per version); where it runs, starts only what has ended
 #   down             ends it and removes all that it made
+#   needs            looks whether this machine can run one, and installs the programs that it lacks
 #   exec COMMAND...  runs a command in its network, where pods and Services answer, with KUBECONFIG, kubectl and helm
 #   shell            the same with a shell
 #   import FILE...   loads image tarballs into its node
 #   stop NAME...     kills programs (kube-apiserver, kubelet, ...); start NAME... starts them again
 #   status           which programs run, and where the files are
+#   logs DIRECTORY   copies the logs of programs and pods
 #
 # CLUSTER names it (default gatehouse): another name is another cluster beside it. PROXY is kube-proxy's mode, nftables or iptables.
 # It lives in net, pid and mount namespaces of its own: this machine's network and settings stay as they are.
@@ -42,7 +44,7 @@ fits() {
 lacking() {
 	local pair
 	for pair in containerd:containerd ctr:containerd runc:runc iptables:iptables nft:nftables conntrack:conntrack ip:iproute2 \
-		openssl:openssl nsenter:util-linux flock:util-linux; do
+		openssl:openssl nsenter:util-linux flock:util-linux mount:mount awk:mawk find:findutils; do
 		command -v "${pair%:*}" >/dev/null || echo "${pair#*:}"
 	done
 	[ -x /usr/lib/cni/bridge ] || [ -x /opt/cni/bin/bridge ] || echo containernetworking-plugins
@@ -56,7 +58,9 @@ packages() {
 	say "installing $wanted"
 	log=$(mktemp)
 	export DEBIAN_FRONTEND=noninteractive
-	if ! { apt-get update && apt-get install -y --no-install-recommends $wanted; } >"$log" 2>&1; then
+	# Another who installs, such as a machine's first updates, is waited for.
+	local options=(-o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+	if ! { apt-get "${options[@]}" update && apt-get "${options[@]}" install -y --no-install-recommends $wanted; } >"$log" 2>&1; then
 		cat "$log" >&2
 		rm "$log"
 		die "apt-get can't install $wanted (see above)"
@@ -169,12 +173,9 @@ files() {
 		go build -trimpath -ldflags "-s -w" -o "$state/bin/" ./hack/kube/pause ./hack/kube/balancer ./hack/backend ./hack/image
 	) || die "go build failed (see above)"
 
-	# The names are those that the conformance suite's manifests ask for.
-	local image=$state/bin/image echo
-	echo=$bin/echo-basic-$(sed -n 's/^ECHO=//p' "$here/build.sh")
+	local image=$state/bin/image
 	"$image" -o "$state/images/pause.tar" -name localhost/pause:dev "$state/bin/pause=/pause"
 	"$image" -o "$state/images/backend.tar" -name gatehouse-dev/backend:dev "$state/bin/backend=/backend"
-	"$image" -o "$state/images/echo.tar" -name gateway-api/conformance/echo-basic:v0.1.0,gateway-api/conformance/echo-basic:v0.2.0 "$echo=/echo-basic"
 }
 
 # namespaces starts node.sh in them and shows what it says until it has done its work. The environment is a clean one: proxies
@@ -270,6 +271,16 @@ exec | shell)
 	export PATH CLUSTER=$name KUBECONFIG=$state/kubeconfig KUBECACHEDIR=$state/kubectl-cache
 	export HELM_CACHE_HOME=$state/helm/cache HELM_CONFIG_HOME=$state/helm/config HELM_DATA_HOME=$state/helm/data
 	exec nsenter --net="/proc/$pid/ns/net" "$@"
+	;;
+needs)
+	fits
+	packages
+	;;
+logs)
+	[ $# = 1 ] || usage
+	needs_running
+	mkdir -p "$1"
+	cp -r "$state/logs/." "$1"
 	;;
 import | start | stop)
 	[ $# != 0 ] || usage

@@ -132,10 +132,12 @@ control_plane() {
 		--service-account-key-file "$pki/service-accounts.key" --service-account-signing-key-file "$pki/service-accounts.key" \
 		--kubelet-client-certificate "$pki/kubelet-client.crt" --kubelet-client-key "$pki/kubelet-client.key" \
 		--kubelet-preferred-address-types InternalIP --endpoint-reconciler-type lease --allow-privileged --profiling=false
+	# It hears of the node late when the API server comes back after 30 s, and by default it would take all pods from their Services after 50.
 	program kube-controller-manager kube-controller-manager --kubeconfig "$state/controller-manager.kubeconfig" --leader-elect=false \
 		--service-account-private-key-file "$pki/service-accounts.key" --root-ca-file "$pki/ca.crt" \
 		--cluster-signing-cert-file "$pki/ca.crt" --cluster-signing-key-file "$pki/ca.key" \
 		--use-service-account-credentials --service-cluster-ip-range $services --cert-dir "$state/controller-manager" \
+		--node-monitor-grace-period 3m \
 		--flex-volume-plugin-dir "$state/volume-plugins" --kube-api-qps 200 --kube-api-burst 400 # by default its start takes 4 s more
 	program kube-scheduler kube-scheduler --kubeconfig "$state/scheduler.kubeconfig" --leader-elect=false --cert-dir "$state/scheduler"
 	program balancer balancer -kubeconfig "$state/balancer.kubeconfig" -pool $balanced

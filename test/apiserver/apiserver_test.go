@@ -33,6 +33,7 @@ func TestTheAPIServerAndTheFilesAgree(t *testing.T) {
 	t.Run("AnInvalidSampleIsRefusedByBothWithTheSameMessage", server.refusesInvalidSamples)
 	t.Run("AValidSampleIsTakenByBothWithTheSameDefaults", func(t *testing.T) { server.takes(t, samples+"/valid") })
 	t.Run("TheSamplesOfTheReadmeCanBeApplied", func(t *testing.T) { server.takes(t, glob(t, "../../config/samples/*.yaml")...) })
+	t.Run("TheSamplesOfAuthPoliciesCanBeApplied", func(t *testing.T) { server.takes(t, glob(t, "../../config/samples/auth/*.yaml")...) })
 	t.Run("EveryRuleOfOurCRDsHasASampleThatBreaksIt", everyRuleHasASample)
 	t.Run("KubectlShowsThePolicysColumns", server.showsColumns)
 }
@@ -235,7 +236,15 @@ func eachRule(x any, visit func(message string)) {
 }
 
 func (s *server) showsColumns(t *testing.T) {
-	path := "/apis/gatehouse.dev/v1alpha1/namespaces/web/ratelimitpolicies/api-limits"
+	for _, p := range []struct{ resource, short, name, mode string }{
+		{"ratelimitpolicies", "rlp", "api-limits", "Enforce"}, {"authpolicies", "authp", "everything", "Shadow"},
+	} {
+		t.Run(p.resource, func(t *testing.T) { s.showsColumnsOf(t, p.resource, p.short, p.name, p.mode) })
+	}
+}
+
+func (s *server) showsColumnsOf(t *testing.T, resource, short, name, mode string) {
+	path := "/apis/gatehouse.dev/v1alpha1/namespaces/web/" + resource + "/" + name
 	condition := `{"type": %q, "status": %q, "reason": "Because", "message": "", "observedGeneration": 1, "lastTransitionTime": "2026-01-01T00:00:00Z"}`
 	status := fmt.Sprintf(`{"status": {"ancestors": [{"ancestorRef": {"name": "public"}, "controllerName": "gatehouse.dev/gateway-controller",
 		"conditions": [`+condition+`, `+condition+`]}]}}`, "Accepted", "True", "Programmed", "False")
@@ -247,7 +256,7 @@ func (s *server) showsColumns(t *testing.T) {
 	if code, body := s.do(t, request); code != http.StatusOK {
 		t.Fatalf("writing a status: %d %s", code, body)
 	}
-	out, err := s.Kubectl(t.Context(), "get", "rlp", "-n", "web", "api-limits").CombinedOutput()
+	out, err := s.Kubectl(t.Context(), "get", short, "-n", "web", name).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -258,7 +267,7 @@ func (s *server) showsColumns(t *testing.T) {
 	if got := strings.Fields(lines[0]); !cmp.Equal(got, []string{"NAME", "TARGET", "ACCEPTED", "PROGRAMMED", "MODE", "AGE"}) {
 		t.Errorf("columns are %v", got)
 	}
-	if got := strings.Fields(lines[1]); len(got) < 5 || got[0] != "api-limits" || !strings.Contains(lines[1], "True") || !strings.Contains(lines[1], "False") || !strings.Contains(lines[1], "Enforce") {
+	if got := strings.Fields(lines[1]); len(got) < 5 || got[0] != name || !strings.Contains(lines[1], "True") || !strings.Contains(lines[1], "False") || !strings.Contains(lines[1], mode) {
 		t.Errorf("the line is %q", lines[1])
 	}
 }

@@ -247,6 +247,7 @@ func (s *server) saysNotes(t *testing.T) {
 		{"", "kubectl -n gatehouse-system port-forward", "WARNING"},
 		{"", "--set kind=DaemonSet --set exposure=host", "WARNING"},
 		{"", "gatewayClassName: gatehouse", "WARNING"},
+		{"", "status still says Programmed=True", "WARNING"}, // after an uninstallation
 		{"gateway: {create: true, name: front, namespace: infra}", "kubectl -n infra wait --for=condition=Programmed --timeout=5m gateway/front", "apply -f"},
 		{"replicas: 1", "WARNING: with one pod", "<no value>"},
 		{"kind: DaemonSet\nexposure: host", "pod-security.kubernetes.io/enforce=privileged", "port-forward"},
@@ -308,7 +309,8 @@ func (s *server) keepsOwner(t *testing.T) {
 
 func (s *server) uninstalls(t *testing.T) {
 	s.mustHelm(t, "", "uninstall", release)
-	if diff := cmp.Diff([]string{"customresourcedefinition.apiextensions.k8s.io/ratelimitpolicies.gatehouse.dev"}, s.ours(t)); diff != "" {
+	if diff := cmp.Diff([]string{"customresourcedefinition.apiextensions.k8s.io/authpolicies.gatehouse.dev",
+		"customresourcedefinition.apiextensions.k8s.io/ratelimitpolicies.gatehouse.dev"}, s.ours(t)); diff != "" {
 		t.Errorf("-want +left:\n%s", diff)
 	}
 	if _, found := s.get(t, "/apis/gateway.networking.k8s.io/v1/gatewayclasses/gatehouse"); found {
@@ -317,7 +319,7 @@ func (s *server) uninstalls(t *testing.T) {
 	if _, found := s.get(t, "/apis/gateway.networking.k8s.io/v1/gateways"); !found {
 		t.Error("the Gateway API is gone")
 	}
-	s.mustHelm(t, "", "install", release, chartPath) // takes the CRD over
+	s.mustHelm(t, "", "install", release, chartPath) // takes the CRDs over
 	s.mustHelm(t, "", "uninstall", release)
 }
 

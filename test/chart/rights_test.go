@@ -77,6 +77,7 @@ func rows(scope string, rule object) (all []string) {
 // What the code uses, and nothing else. Reads: controllers/kinds.go (another test compares) and the pool of Secrets.
 var wantRights = map[string][]string{
 	"everywhere": {
+		"cluster authpolicies.gatehouse.dev: get list watch",
 		"cluster backendtlspolicies.gateway.networking.k8s.io: get list watch",
 		"cluster customresourcedefinitions.apiextensions.k8s.io: get list watch",
 		"cluster endpointslices.discovery.k8s.io: get list watch",
@@ -91,6 +92,7 @@ var wantRights = map[string][]string{
 		"cluster services: get list watch",
 
 		// controllers/status
+		"cluster authpolicies/status.gatehouse.dev: patch",
 		"cluster backendtlspolicies/status.gateway.networking.k8s.io: patch",
 		"cluster gatewayclasses/status.gateway.networking.k8s.io: patch",
 		"cluster gateways/status.gateway.networking.k8s.io: patch",
@@ -99,18 +101,22 @@ var wantRights = map[string][]string{
 		"cluster ratelimitpolicies/status.gatehouse.dev: patch",
 		"cluster events.events.k8s.io: create patch",
 
-		"gatehouse-system leases.coordination.k8s.io: create get list patch watch", // controllers/members
-		"gatehouse-system leases.coordination.k8s.io [gatehouse-leader]: update",   // controllers/lease
-		"gatehouse-system secrets [gatehouse-keys]: create get list patch watch",   // by server-side apply
+		// controllers/members; delete is demanded of who sets an owner by the admission plugin OwnerReferencesPermissionEnforcement
+		"gatehouse-system leases.coordination.k8s.io: create delete get list patch watch",
+		"gatehouse-system leases.coordination.k8s.io [gatehouse-leader]: update", // controllers/lease
+		"gatehouse-system secrets [gatehouse-keys]: create get list patch watch", // by server-side apply
 	},
 	"service": {
 		// controllers/infra
 		"cluster services: create delete patch", // aliases
 		"gatehouse-system services: create delete patch",
 		"gatehouse-system configmaps: create get list watch",
-		"gatehouse-system configmaps [gatehouse-pod-ports]: update",
+		"gatehouse-system configmaps [gatehouse-pod-ports]: delete update",
 	},
 	"host": {
+		// controllers/infra: what exposure service made before
+		"cluster services: delete",
+		"gatehouse-system services: delete",
 		"gatehouse-system configmaps: get list watch",
 	},
 }
@@ -148,7 +154,7 @@ func TestWhatIsWatchedMayBeReadAndNothingElse(t *testing.T) {
 	table, _, _ = strings.Cut(table, "\n}\n")
 	groups := map[string]string{"gwv1": ".gateway.networking.k8s.io", "corev1": "", "discoveryv1": ".discovery.k8s.io", "coordinationv1": ".coordination.k8s.io"}
 	want := []string{
-		"cluster customresourcedefinitions.apiextensions.k8s.io", "cluster ratelimitpolicies.gatehouse.dev", // definitions, Policies
+		"cluster customresourcedefinitions.apiextensions.k8s.io", "cluster authpolicies.gatehouse.dev", "cluster ratelimitpolicies.gatehouse.dev", // definitions, Policies
 		"cluster secrets", "gatehouse-system secrets [gatehouse-keys]",
 	}
 	for line := range strings.SplitSeq(table, "\n") {

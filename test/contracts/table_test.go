@@ -1,6 +1,7 @@
 package contracts
 
 import (
+	"fmt"
 	"go/parser"
 	"go/token"
 	"os"
@@ -24,9 +25,12 @@ type row struct {
 // needed are the numbers that the table must have.
 func needed() (all []string) {
 	for i := 1; i <= 24; i++ {
-		all = append(all, string([]byte{byte('0' + i/10), byte('0' + i%10)}))
+		all = append(all, fmt.Sprintf("%02d", i))
 	}
-	return append(all, "Cluster13", "Cluster15", "Cluster21", "Cluster22", "Cluster23")
+	for i := 1; i <= 23; i++ {
+		all = append(all, fmt.Sprintf("Cluster%02d", i))
+	}
+	return all
 }
 
 var contract = regexp.MustCompile(`^\t(\d\d|Cluster\d\d)\s+(.*)$`)

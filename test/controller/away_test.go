@@ -13,6 +13,7 @@ import (
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -285,4 +286,43 @@ func TestTheLeaseIsFreeBeforeTheDrain(t *testing.T) {
 	if h, took := holder(), time.Since(began); h != "" || took > quick.Duration {
 		t.Errorf("%s after it left, the holder is %q", took, h)
 	}
+}
+
+func TestTheLeaseBelongsToTheReleaseAndNotToAnEarlierOne(t *testing.T) {
+	w := newWorld(t)
+	// That of a release that was uninstalled just now, and that nobody has collected yet.
+	w.create(`
+apiVersion: coordination.k8s.io/v1
+kind: Lease
+metadata:
+  name: gatehouse-leader
+  namespace: RELEASE
+  ownerReferences: [{apiVersion: v1, kind: ConfigMap, name: gatehouse-owner, uid: 11111111-1111-1111-1111-111111111111}]
+spec: {holderIdentity: "", leaseDurationSeconds: 1, leaseTransitions: 3}
+`)
+	w.start().applied()
+	owner := &corev1.ConfigMap{}
+	if err := w.client.Get(t.Context(), types.NamespacedName{Namespace: w.release, Name: "gatehouse-owner"}, owner); err != nil {
+		t.Fatal(err)
+	}
+	key := types.NamespacedName{Namespace: w.release, Name: "gatehouse-leader"}
+	owned := func() string {
+		l := &coordinationv1.Lease{}
+		if err := w.client.Get(t.Context(), key, l); err != nil {
+			return err.Error()
+		}
+		if h := l.Spec.HolderIdentity; h == nil || *h != "gatehouse-a" {
+			return "it is not held yet"
+		}
+		if refs := l.OwnerReferences; len(refs) != 1 || refs[0].Kind != "ConfigMap" || refs[0].Name != owner.Name || refs[0].UID != owner.UID {
+			return fmt.Sprintf("it belongs to %v", refs)
+		}
+		return ""
+	}
+	w.eventually("the lease that there was is taken over", owned)
+	// Kubernetes removes it with its owner; whoever leads then makes one.
+	if err := w.client.Delete(t.Context(), &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("a new lease is made", owned)
 }

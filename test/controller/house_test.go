@@ -347,7 +347,7 @@ func (w *world) start(change ...func(*controllers.ClusterOptions)) *replica {
 		Settings: settings, Engine: nethttp.New(), Transport: nethttp.NewTransport, Telemetry: seen, Log: log,
 	})
 	o := controllers.ClusterOptions{
-		Config: config(), Namespace: w.release, Pod: "gatehouse-a", Headless: "gatehouse-members", Lease: "gatehouse-leader",
+		Config: config(), Namespace: w.release, Pod: "gatehouse-a", Headless: "gatehouse-members", Lease: "gatehouse-leader", Owner: "gatehouse-owner",
 		DataPlane: r,
 		Input:     translate.Input{Kinds: controllers.Policies, FilterOrder: dataplane.FilterOrder(), Paths: settings.Paths},
 		Outside: func(c client.Client, changed func()) controllers.Outside {
@@ -507,7 +507,7 @@ func (w *world) conditions(kind, name string) (all []said) {
 	w.t.Helper()
 	o := &unstructured.Unstructured{}
 	version := "gateway.networking.k8s.io/v1"
-	if kind == "RateLimitPolicy" {
+	if kind == "AuthPolicy" || kind == "RateLimitPolicy" {
 		version = "gatehouse.dev/v1alpha1"
 	}
 	o.SetAPIVersion(version)
@@ -564,8 +564,16 @@ type testLog struct {
 	t     *testing.T
 	built atomic.Int64
 	once  sync.Once
-	mu    sync.Mutex // guards done
+	mu    sync.Mutex // guards what follows
 	done  bool       // the test has ended, and its log with it
+	all   bytes.Buffer
+}
+
+// text is what was logged until now.
+func (l *testLog) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all.String()
 }
 
 func (l *testLog) Write(p []byte) (int, error) {
@@ -577,6 +585,7 @@ func (l *testLog) Write(p []byte) (int, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.all.Write(p)
 	if !l.done {
 		l.t.Log(strings.TrimSpace(string(p)))
 	}

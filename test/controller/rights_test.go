@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,23 +25,20 @@ import (
 // those of the release's namespace.
 func (w *world) account(without string) func(*controllers.ClusterOptions) {
 	w.t.Helper()
-	resources := []string{"gatewayclasses", "gateways", "httproutes", "grpcroutes", "referencegrants", "backendtlspolicies", "ratelimitpolicies"}
-	var may []string
-	for _, r := range resources {
-		if r != without {
-			may = append(may, r)
+	may := func(group string, resources ...string) string {
+		resources = slices.DeleteFunc(resources, func(r string) bool { return r == without })
+		if len(resources) == 0 {
+			return ""
 		}
+		return fmt.Sprintf("- {apiGroups: [%s], resources: [%s], verbs: [get, list, watch]}\n", group, strings.Join(resources, ", "))
 	}
 	w.create(strings.ReplaceAll(`
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata: {name: RELEASE}
 rules:
-- {apiGroups: [gateway.networking.k8s.io, gatehouse.dev], resources: [MAY], verbs: [get, list, watch]}
-- {apiGroups: [gateway.networking.k8s.io, gatehouse.dev], resources: ["*/status"], verbs: [patch]}
-- {apiGroups: [""], resources: [services, namespaces], verbs: [get, list, watch]}
+MAY- {apiGroups: [gateway.networking.k8s.io, gatehouse.dev], resources: ["*/status"], verbs: [patch]}
 - {apiGroups: [""], resources: [services], verbs: [create, patch, delete]}
-- {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [get, list, watch]}
 - {apiGroups: [apiextensions.k8s.io], resources: [customresourcedefinitions], verbs: [get, list, watch]}
 - {apiGroups: [events.k8s.io], resources: [events], verbs: [create, patch]}
 - {apiGroups: [""], resources: [configmaps], verbs: [get, list, watch, create, update]}
@@ -51,7 +49,9 @@ kind: ClusterRoleBinding
 metadata: {name: RELEASE}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: RELEASE}
 subjects: [{kind: ServiceAccount, name: gatehouse, namespace: RELEASE}]
-`, "MAY", strings.Join(may, ", ")))
+`, "MAY", may(`""`, "services", "namespaces")+may("discovery.k8s.io", "endpointslices")+
+		may("gateway.networking.k8s.io, gatehouse.dev",
+			"gatewayclasses", "gateways", "httproutes", "grpcroutes", "referencegrants", "backendtlspolicies", "authpolicies", "ratelimitpolicies")))
 	return func(o *controllers.ClusterOptions) {
 		o.Config.Impersonate = rest.ImpersonationConfig{
 			UserName: "system:serviceaccount:" + w.release + ":gatehouse",
@@ -287,3 +287,56 @@ func TestAKindThatMayNotBeReadIsAnAnswerAndToldToTheOperator(t *testing.T) {
 		t.Errorf("told: %s", got)
 	}
 }
+
+func TestAReplicaThatMayNotReadWhatItServesIsNotReadyAndNamesTheRight(t *testing.T) {
+	for _, resource := range []string{"gatewayclasses", "gateways", "httproutes", "services", "endpointslices"} {
+		t.Run(resource, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.backend("cart")
+			w.create(basics)
+			r := w.start(w.account(resource))
+			want := "grant its ServiceAccount get, list and watch on " + resource
+			w.eventually("which right is missing", func() string {
+				if err := r.cluster.Waiting(); err == nil || !strings.Contains(err.Error(), want) {
+					return fmt.Sprint(err)
+				}
+				return ""
+			})
+			if !strings.Contains(r.log.text(), "not ready, since a right is missing") {
+				t.Error("the log does not say it")
+			}
+			select {
+			case <-r.cluster.Applied():
+				t.Error("it is ready all the same, with nothing to serve")
+			case <-time.After(500 * time.Millisecond): // many times longer than it takes once everything is answered
+			}
+			w.create(strings.ReplaceAll(mayRead, "RESOURCE", resource))
+			r.applied()
+			w.answers(w.address("gw", 80), "/", "200 cart")
+
+			// It serves on when a right is taken away that it had.
+			w.delete(strings.ReplaceAll(mayRead, "RESOURCE", resource))
+			if err := r.cluster.Waiting(); err != nil {
+				t.Errorf("not ready: %v", err)
+			}
+		})
+	}
+}
+
+// mayRead is the right to read a kind.
+const mayRead = `
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: RELEASE-RESOURCE}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: RELEASE-RESOURCE}
+subjects: [{kind: ServiceAccount, name: gatehouse, namespace: RELEASE}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: RELEASE-RESOURCE}
+rules:
+- apiGroups: ["", discovery.k8s.io, gateway.networking.k8s.io]
+  resources: [RESOURCE]
+  verbs: [get, list, watch]
+`

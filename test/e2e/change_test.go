@@ -95,7 +95,7 @@ func serves(t *testing.T, g target, extra map[string]bool) {
 	t.Helper()
 	c := g.clients()[0]
 	defer c.CloseIdleConnections()
-	until(t, 10*time.Second, "the rules of the last edit are served", func() error {
+	until(t, 30*time.Second, "the rules of the last edit are served", func() error {
 		for path := range extra {
 			if err := ask(c, g, path); err != nil {
 				return fmt.Errorf("%s: %w", path, err)
@@ -114,7 +114,7 @@ func TestNoRequestFailsWhileACertificateIsRotated(t *testing.T) {
 	for range 20 {
 		text, serial := certificates(t).secret(t, shop, "front-tls", loadHost)
 		apply(t, text)
-		until(t, 10*time.Second, "the new certificate is shown by all replicas", func() error {
+		until(t, 30*time.Second, "the new certificate is shown by all replicas", func() error {
 			for range 20 { // fresh connections, each to a replica of kube-proxy's choice
 				if shown := shown(t, g); shown.Cmp(serial) != 0 {
 					return fmt.Errorf("serial number %v, not %v", shown, serial)

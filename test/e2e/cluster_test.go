@@ -80,15 +80,23 @@ func applied(t *testing.T, text string) {
 	}
 }
 
-// remove deletes an object and waits until it is gone.
-func remove(t *testing.T, object client.Object) {
+// remove deletes objects and waits until they are gone. What belongs to them may go later.
+func remove(t *testing.T, objects ...client.Object) {
 	t.Helper()
 	ctx := context.Background() // also in a cleanup
-	err := api.Delete(ctx, object, client.PropagationPolicy(metav1.DeletePropagationForeground))
-	if err != nil && !apierrors.IsNotFound(err) {
-		t.Errorf("delete %s: %v", object.GetName(), err)
-		return
+	for _, object := range objects {
+		err := api.Delete(ctx, object, client.PropagationPolicy(metav1.DeletePropagationBackground))
+		if err != nil && !apierrors.IsNotFound(err) {
+			t.Errorf("delete %s: %v", object.GetName(), err)
+		}
 	}
+	for _, object := range objects {
+		gone(ctx, t, object)
+	}
+}
+
+func gone(ctx context.Context, t *testing.T, object client.Object) {
+	t.Helper()
 	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		err := api.Get(ctx, client.ObjectKeyFromObject(object), object)
 		if apierrors.IsNotFound(err) || meta.IsNoMatchError(err) {
@@ -101,10 +109,16 @@ func remove(t *testing.T, object client.Object) {
 	}
 }
 
-// namespace makes one for the time of the test.
-func namespace(t *testing.T, name string) {
+// namespaces makes some for the time of the test. They end side by side, as that takes a while.
+func namespaces(t *testing.T, names ...string) {
 	t.Helper()
-	applied(t, fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata: {name: %s}\n", name))
+	var all []client.Object
+	for _, name := range names {
+		for _, object := range apply(t, fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata: {name: %s}\n", name)) {
+			all = append(all, object)
+		}
+	}
+	t.Cleanup(func() { remove(t, all...) })
 }
 
 // --- Gateways

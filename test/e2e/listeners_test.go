@@ -28,9 +28,9 @@ func TestANewGatewayIsServedByAllReplicasWhenItIsProgrammed(t *testing.T) {
 		applied(t, routeText(shop, name, name, g2.host, "/", "green")+gatewayText(shop, name, ""))
 		g2.http = net.JoinHostPort(programmed(t, shop, name), "80")
 		onEach(t, replicas(t), podPort(t, shop, name, 80), g2)
-		answers(t, g2, 5*time.Second) // until kube-proxy has heard of the Service
+		answers(t, g2, 30*time.Second) // until kube-proxy has heard of the Service
 		direct := begin(t, g2, *rate)
-		until(t, 10*time.Second, "the load of a second", func() error { return direct.has(*rate) })
+		until(t, 30*time.Second, "the load of a second", func() error { return direct.has(*rate) })
 		direct.endsClean()
 	}
 	l.endsClean()
@@ -45,9 +45,9 @@ func TestANewListenerIsServedByAllReplicasWhenItIsProgrammed(t *testing.T) {
 		more := g
 		more.http, more.https = net.JoinHostPort(programmed(t, shop, front), fmt.Sprint(port)), ""
 		onEach(t, replicas(t), podPort(t, shop, front, port), more)
-		answers(t, more, 5*time.Second)
+		answers(t, more, 30*time.Second)
 		direct := begin(t, more, *rate)
-		until(t, 10*time.Second, "the load of a second", func() error { return direct.has(*rate) })
+		until(t, 30*time.Second, "the load of a second", func() error { return direct.has(*rate) })
 		direct.endsClean()
 	}
 	apply(t, gatewayText(shop, front, "front-tls"))
@@ -67,8 +67,8 @@ func (l *load) has(n int) error {
 func TestTwoGatewaysWithTheSamePortsNeverSeeEachOther(t *testing.T) {
 	g := house(t)
 	a := certificates(t)
+	namespaces(t, "left", "right")
 	for _, side := range []string{"left", "right"} {
-		namespace(t, side)
 		secret, _ := a.secret(t, side, "tls", side+".example")
 		apply(t, backend(side, side, 1)+secret+gatewayText(side, side, "tls")+
 			// Both routes are for any host, so that what keeps them apart is the Gateway alone.
@@ -78,12 +78,12 @@ func TestTwoGatewaysWithTheSamePortsNeverSeeEachOther(t *testing.T) {
 		rolled(t, side, side)
 	}
 	left := sideOf(t, g, "left")
-	answers(t, left, 10*time.Second)
+	answers(t, left, 30*time.Second)
 	l := begin(t, left, *rate/2)
 
 	for round := range 4 {
 		right := sideOf(t, g, "right")
-		answers(t, right, 10*time.Second)
+		answers(t, right, 30*time.Second)
 		end := watchSide(t, right, "right")
 		// Its ports are freed and used again, by another Gateway and by itself.
 		gateway := &gwv1.Gateway{}
@@ -95,7 +95,7 @@ func TestTwoGatewaysWithTheSamePortsNeverSeeEachOther(t *testing.T) {
 			strings.Replace(routeText("left", third, third, "x", "/", "left"), "  hostnames: [x]\n", "", 1))
 		programmed(t, "left", third)
 		apply(t, gatewayText("right", "right", "tls"))
-		answers(t, sideOf(t, g, "right"), 10*time.Second)
+		answers(t, sideOf(t, g, "right"), 30*time.Second)
 		t.Logf("round %d: %d answers were of the right side", round, end())
 	}
 	l.endsClean()

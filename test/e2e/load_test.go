@@ -37,6 +37,24 @@ type loadClient struct {
 	http.Client
 }
 
+// What a client takes for a failure though it would have gone on well; see stillness. (The clients' own limits are only for what never ends.)
+const (
+	slowDial   = 5 * time.Second
+	slowAnswer = 15 * time.Second
+	forever    = time.Minute
+)
+
+// dial connects to an address, and fails as one does who waits for slowDial.
+func dial(ctx context.Context, network, address string) (net.Conn, error) {
+	began := time.Now()
+	c, err := (&net.Dialer{Timeout: forever}).DialContext(ctx, network, address)
+	if took := machine.ran(began, time.Now()); err == nil && took > slowDial {
+		c.Close()
+		return nil, fmt.Errorf("dial %s: connected after %v only", address, took)
+	}
+	return c, err
+}
+
 func (g target) clients() []*loadClient {
 	var all []*loadClient
 	add := func(kind, scheme string, address string, change func(*http.Transport)) {
@@ -45,9 +63,7 @@ func (g target) clients() []*loadClient {
 		}
 		transport := &http.Transport{
 			MaxIdleConnsPerHost: 64, IdleConnTimeout: 30 * time.Second, TLSClientConfig: &tls.Config{RootCAs: g.roots},
-			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-				return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, network, address)
-			},
+			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) { return dial(ctx, network, address) },
 		}
 		var only http.Protocols
 		only.SetHTTP1(true)
@@ -55,7 +71,7 @@ func (g target) clients() []*loadClient {
 		change(transport)
 		for _, method := range []string{http.MethodGet, http.MethodPost} {
 			all = append(all, &loadClient{kind, method, scheme, http.Client{
-				Transport: transport, Timeout: 15 * time.Second,
+				Transport: transport, Timeout: forever,
 				CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 			}})
 		}
@@ -88,9 +104,6 @@ type load struct {
 	cancel  context.CancelFunc
 	done    chan struct{}
 	under   sync.WaitGroup
-	// paused is the longest time in which the load itself didn't come to its turn: a machine that stands still makes timeouts that
-	// are nobody's fault, and this tells it. It is run's until done.
-	paused time.Duration
 
 	mu       sync.Mutex // guards what follows
 	sent     int
@@ -119,15 +132,12 @@ func (l *load) run(ctx context.Context, perSecond int) {
 	defer close(l.done)
 	every := time.NewTicker(10 * time.Millisecond)
 	defer every.Stop()
-	last := l.began
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-every.C:
-			now := time.Now()
-			l.paused, last = max(l.paused, now.Sub(last)), now
-			for due := int(now.Sub(l.began).Seconds() * float64(perSecond)); l.sent < due; {
+			for due := int(time.Since(l.began).Seconds() * float64(perSecond)); l.sent < due; {
 				l.mu.Lock()
 				n := l.sent
 				l.sent++
@@ -142,7 +152,10 @@ func (l *load) one(n int) {
 	c := l.clients[n%len(l.clients)]
 	began := time.Now()
 	err := ask(c, l.target, fmt.Sprintf("%s%d?n=%d", l.target.path, n, n))
-	took := time.Since(began)
+	took, ran := time.Since(began), machine.ran(began, time.Now())
+	if err == nil && ran > slowAnswer {
+		err = fmt.Errorf("answered after %v only", ran)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.took = append(l.took, took)
@@ -206,9 +219,10 @@ func (l *load) end() []failure {
 	}
 	l.ended = true
 	ran := time.Since(l.began)
+	_, still := machine.stood(l.began, time.Now())
 	slices.Sort(l.took)
-	l.t.Logf("load: %d requests in %.1f s (%.0f/s), %d failed; p50 %v, p99 %v, longest %v; the load itself stood still for %v at most", l.sent, ran.Seconds(), float64(l.sent)/ran.Seconds(),
-		len(l.failures), quantile(l.took, 0.5), quantile(l.took, 0.99), quantile(l.took, 1), l.paused.Round(time.Millisecond))
+	l.t.Logf("load: %d requests in %.1f s (%.0f/s), %d failed; p50 %v, p99 %v, longest %v; the machine stood still for %v at most", l.sent, ran.Seconds(), float64(l.sent)/ran.Seconds(),
+		len(l.failures), quantile(l.took, 0.5), quantile(l.took, 0.99), quantile(l.took, 1), still.Round(time.Millisecond))
 	return l.failures
 }
 

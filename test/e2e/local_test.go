@@ -73,7 +73,7 @@ func TestAPortThatCantBeBoundHarmsOnlyItsListener(t *testing.T) {
 	l := begin(t, g, *rate)
 	end := squatIn(t, were[0])
 	applied(t, gatewayText(shop, "unbound", ""))
-	says(t, 30*time.Second, "the Gateway whose port can't be bound", conditionsOf(t, shop, "unbound"), "Programmed", metav1.ConditionFalse, were[0].Name)
+	says(t, time.Minute, "the Gateway whose port can't be bound", conditionsOf(t, shop, "unbound"), "Programmed", metav1.ConditionFalse, were[0].Name)
 	if s, err := serviceOf(t, shop, "unbound"); err == nil {
 		t.Errorf("it has the Service %s, although not all replicas listen", s.Name)
 	}
@@ -87,7 +87,7 @@ func TestAPortThatCantBeBoundHarmsOnlyItsListener(t *testing.T) {
 // upgrade runs helm upgrade with the values of this release, and further ones.
 func upgrade(t *testing.T, more ...string) {
 	t.Helper()
-	out, err := run(t, "helm", append([]string{"upgrade", "gatehouse", chart, "--namespace", system, "--values", values(t), "--wait", "--timeout", "120s"}, more...)...)
+	out, err := run(t, "helm", append([]string{"upgrade", "gatehouse", chart, "--namespace", system, "--values", values(t), "--wait", "--timeout", "300s"}, more...)...)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -115,7 +115,7 @@ func TestASecretThatIsForbiddenHarmsOnlyItsListener(t *testing.T) {
 			upgrade(t)
 		}
 	})
-	namespace(t, "locked")
+	namespaces(t, "locked")
 	secret, _ := certificates(t).secret(t, "locked", "tls", "locked.example")
 	apply(t, secret+gatewayText("locked", "locked", "tls"))
 	says(t, time.Minute, "the listener with the forbidden Secret", listenerConditionsOf(t, "locked", "locked", "https"),
@@ -140,7 +140,7 @@ func TestAQuotaHarmsOnlyTheGatewayThatItStops(t *testing.T) {
 	quota.Namespace, quota.Name = system, "e2e"
 	apply(t, fmt.Sprintf("apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: e2e, namespace: %s}\nspec: {hard: {services: %d}}\n", system, len(all.Items)))
 	t.Cleanup(func() { remove(t, quota) })
-	until(t, 20*time.Second, "the quota counts", func() error {
+	until(t, time.Minute, "the quota counts", func() error {
 		if err := api.Get(t.Context(), client.ObjectKeyFromObject(quota), quota); err != nil {
 			return err
 		}
@@ -192,13 +192,13 @@ func TestACRDThatIsDeletedHarmsOnlyItsRoutes(t *testing.T) {
 	until(t, time.Minute, "the GatewayClass claims GRPCRoute", func() error { return claimsGRPC(t, true) })
 	route := &gwv1.GRPCRoute{}
 	route.Namespace, route.Name = shop, "picked-up"
-	until(t, 20*time.Second, "a GRPCRoute can be made", func() error {
+	until(t, time.Minute, "a GRPCRoute can be made", func() error {
 		route.ResourceVersion = ""
 		route.Spec.ParentRefs = []gwv1.ParentReference{{Name: front}}
 		return client.IgnoreAlreadyExists(api.Create(t.Context(), route))
 	})
 	t.Cleanup(func() { remove(t, route) })
-	until(t, 20*time.Second, "a GRPCRoute is attached", func() error {
+	until(t, time.Minute, "a GRPCRoute is attached", func() error {
 		if err := api.Get(t.Context(), client.ObjectKeyFromObject(route), route); err != nil {
 			return err
 		}

@@ -35,6 +35,7 @@ func TestMain(m *testing.M) {
 	if squatting() {
 		return
 	}
+	go machine.watch()
 	if err := enter(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

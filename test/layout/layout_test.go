@@ -19,11 +19,11 @@ const module = "github.com/gatehouse-dev/gatehouse/"
 // Only direct imports of non-test files are looked at; tests may import more, but never across the two houses (see crossing).
 var may = map[string][]string{
 	"api/v1alpha1":                 {},
-	"cmd/gatehouse":                {"api/...", "controllers/...", "dataplane", "dataplane/wire/...", "dataplane/snapshot", "dataplane/message", "dataplane/telemetry", "dataplane/admin"},
+	"cmd/gatehouse":                {"api/...", "controllers/...", "dataplane", "dataplane/store", "dataplane/wire/...", "dataplane/snapshot", "dataplane/message", "dataplane/telemetry", "dataplane/admin"},
 	"controllers":                  {"api/...", "controllers/...", "dataplane/snapshot"},
-	"controllers/translate":        {"api/...", "controllers/policy", "dataplane/snapshot", "dataplane/filter/*", "dataplane/message"}, // message: the one normalisation of paths
+	"controllers/translate":        {"api/...", "controllers/policy", "dataplane/snapshot", "dataplane/filter/*", "dataplane/filter/auth/*", "dataplane/message"}, // message: the one normalisation of paths
 	"controllers/policy":           {"api/...", "dataplane/snapshot"},
-	"controllers/policy/*":         {"api/...", "controllers/policy", "dataplane/snapshot", "dataplane/expr", "dataplane/filter/*", "dataplane/filter/auth/*"},
+	"controllers/policy/*":         {"api/...", "controllers/policy", "dataplane/snapshot", "dataplane/expr", "dataplane/message", "dataplane/filter/*", "dataplane/filter/auth/*"}, // message: names of headers, hosts, paths
 	"controllers/endpoints":        {"dataplane/snapshot"},
 	"controllers/source":           {"api/...", "controllers/translate"},
 	"controllers/status":           {"api/...", "controllers/translate", "dataplane/snapshot"},
@@ -31,21 +31,26 @@ var may = map[string][]string{
 	"controllers/members":          {},
 	"controllers/watch":            {},
 	"controllers/lease":            {},
+	"controllers/keys":             {"controllers/watch"},
 	"dataplane":                    {"dataplane/..."},
 	"dataplane/snapshot":           {},
 	"dataplane/message":            {},
 	"dataplane/expr":               {"dataplane/message"},
 	"dataplane/keep":               {},
-	"dataplane/filter":             {"dataplane/message", "dataplane/snapshot", "dataplane/keep", "dataplane/expr"},
-	"dataplane/filter/*":           {"dataplane/filter", "dataplane/message", "dataplane/snapshot", "dataplane/expr", "dataplane/keep", "dataplane/outbound"},
+	"dataplane/keyring":            {},
+	"dataplane/store":              {},
+	"dataplane/store/storetest":    {},
+	"dataplane/filter":             {"dataplane/message", "dataplane/snapshot", "dataplane/keep", "dataplane/expr", "dataplane/store"},
+	"dataplane/filter/*":           {"dataplane/filter", "dataplane/message", "dataplane/snapshot", "dataplane/expr", "dataplane/keep", "dataplane/outbound", "dataplane/store"},
 	"dataplane/filter/auth":        {"dataplane/filter", "dataplane/message", "dataplane/snapshot", "dataplane/expr", "dataplane/keep", "dataplane/filter/auth/*"},
 	"dataplane/filter/auth/*":      {"dataplane/filter", "dataplane/filter/auth/method", "dataplane/message", "dataplane/snapshot", "dataplane/expr", "dataplane/keep", "dataplane/outbound"},
 	"dataplane/filter/auth/method": {"dataplane/message"},
+	"dataplane/outbound":           {"dataplane/filter", "dataplane/message"},
 	"dataplane/router":             {"dataplane/message"},
 	"dataplane/balance":            {},
 	"dataplane/upstream":           {"dataplane/balance", "dataplane/message", "dataplane/snapshot", "dataplane/keep", "dataplane/telemetry"},
 	"dataplane/proxy":              {"dataplane/filter", "dataplane/message", "dataplane/router", "dataplane/snapshot", "dataplane/balance", "dataplane/upstream", "dataplane/outbound", "dataplane/stream", "dataplane/keep", "dataplane/telemetry"},
-	"dataplane/listen":             {"dataplane/message", "dataplane/stream", "dataplane/snapshot", "dataplane/keep", "dataplane/telemetry"},
+	"dataplane/listen":             {"dataplane/message", "dataplane/stream", "dataplane/snapshot", "dataplane/keep", "dataplane/keyring", "dataplane/telemetry"},
 	"dataplane/admin":              {"dataplane/message", "dataplane/telemetry", "dataplane/admin"},
 	"dataplane/wire/*":             {"dataplane/message"},
 	"dataplane/telemetry":          {"dataplane/message"},
@@ -161,7 +166,7 @@ func TestNoPackageIsACupboardAndEachHasAComment(t *testing.T) {
 func TestEachRowOfTheTableNamesARoom(t *testing.T) {
 	for row := range may {
 		found := slices.ContainsFunc(files(t), func(f file) bool { return matches(row, f.pkg) })
-		if !found && row != "dataplane/outbound" {
+		if !found {
 			t.Errorf("the table has a row %s, and there is no such package", row)
 		}
 	}

@@ -19,6 +19,8 @@ func TestTheSamplesPassCheck(t *testing.T) {
 		"GatewayClass gatehouse: Accepted",
 		"Gateway default/public: Accepted, Programmed",
 		"HTTPRoute default/shop @default/public: Accepted, ResolvedRefs",
+		"AuthPolicy default/partners @default/public: Accepted \"attached to HTTPRoute default/partners\", Programmed \"in force\", ResolvedRefs",
+		"AuthPolicy default/inside @default/public: Accepted \"attached to HTTPRoute default/status, rule metrics\", Programmed \"in force\"",
 		"RateLimitPolicy default/checkout @default/public: Accepted",
 	} {
 		if !strings.Contains(out, want) {
@@ -99,6 +101,91 @@ func TestCheckNamesFileAndLineOfEachMistake(t *testing.T) {
 	}
 	if out, errs, code := command(t, "check", "-f", dir); code != 0 {
 		t.Errorf("when all is right: exit status %d\n%s%s", code, out, errs)
+	}
+}
+
+const guard = `apiVersion: gatehouse.dev/v1alpha1
+kind: AuthPolicy
+metadata: {name: guard}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: shop}]
+  methods:
+  - name: keys
+    apiKey:
+      from: [{header: X-API-Key}]
+      secretRefs: [{name: keys}]
+  - name: staff
+    basic:
+      secretRef: {name: users}
+  authorize:
+    default: Deny
+    rules:
+    - name: staff
+      action: Allow
+      when: identity.subject == "alice"
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: keys}
+stringData: {alice: key-of-alice}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: users}
+stringData: {auth: "alice:$2a$04$bFHw7QbI6pcq2cRfUInRjenwWW1Lqa8xpmK./reYJeu0AmVtqTA/."}
+`
+
+// Each is something that a user gets wrong in a policy or in its Secrets, with the line of the policy and what is said.
+var guardMistakes = []struct {
+	name, old, new string
+	line           int
+	says           string
+}{
+	{"a Secret that is not there", "[{name: keys}]", "[{name: kyes}]", 10, "there is no Secret default/kyes"},
+	{"a Secret without the entry", "{auth: ", "{users: ", 13, `Secret default/users has no entry "auth"`},
+	{"a password that is not hashed", "alice:$2a$04$bFHw7QbI6pcq2cRfUInRjenwWW1Lqa8xpmK./reYJeu0AmVtqTA/.", "alice:open-sesame", 13, "entry auth, line 1: the password is not hashed by bcrypt"},
+	{"an empty key", "alice: key-of-alice", `alice: ""`, 10, "Secret default/keys, entry alice: the key is empty"},
+	{"an expression that does not compile", "identity.subject ==", "identity.user ==", 19, "identity.user is not there"},
+	{"a target that is not there", "kind: HTTPRoute, name: shop", "kind: HTTPRoute, name: shopp", 5, "there is no HTTPRoute default/shopp"},
+	{"an action that there is not", "action: Allow", "action: Permit", 18, "Unsupported value"},
+	{"two ways in one", "    basic:", "    clientCertificate: {}\n    basic:", 11, "a method must be exactly one of"},
+}
+
+func TestCheckNamesWhatIsWrongInAnAuthPolicy(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, sample := range []string{"gateway.yaml", "shop.yaml"} {
+		text, err := os.ReadFile(filepath.Join(root, "config", "samples", sample))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, sample), text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(dir, "z-guard.yaml")
+	check := func(text string) (out string, code int) {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		out, errs, code := command(t, "check", "-f", dir)
+		return out + errs, code
+	}
+	for _, c := range guardMistakes {
+		text := strings.Replace(guard, c.old, c.new, 1)
+		if text == guard {
+			t.Fatalf("no %q", c.old)
+		}
+		out, code := check(text)
+		if want := regexp.QuoteMeta(fmt.Sprintf("%s:%d: ", file, c.line)) + ".*" + regexp.QuoteMeta(c.says); code != 1 || !regexp.MustCompile(want).MatchString(out) {
+			t.Errorf("%s: exit status %d, want %s in:\n%s", c.name, code, want, out)
+		}
+		if strings.Contains(out, "key-of-alice") || strings.Contains(out, "open-sesame") {
+			t.Errorf("%s: a secret is told:\n%s", c.name, out)
+		}
+	}
+	if out, code := check(guard); code != 0 || !strings.Contains(out, `AuthPolicy default/guard @default/public: Accepted`) {
+		t.Errorf("when all is right: exit status %d\n%s", code, out)
 	}
 }
 

@@ -30,7 +30,11 @@ func ask(t testing.TB, client *http.Client, url string, fields ...string) (r rep
 		t.Fatal(err)
 	}
 	for i := 0; i+1 < len(fields); i += 2 {
-		req.Header.Set(fields[i], fields[i+1])
+		if fields[i] == "Host" {
+			req.Host = fields[i+1]
+		} else {
+			req.Header.Set(fields[i], fields[i+1])
+		}
 	}
 	resp, err := client.Do(req)
 	if err != nil {
@@ -103,6 +107,66 @@ func TestTheSamplesDoWhatTheReadmeSays(t *testing.T) {
 	defer resp.Body.Close()
 	if text, _ := io.ReadAll(resp.Body); !strings.Contains(string(text), "listener default/public/http") {
 		t.Errorf("the snapshot is %q", text)
+	}
+	p.terminate()
+}
+
+// What the comments of config/samples/auth promise.
+func TestTheSamplesOfAuthPoliciesLetInWhomTheySay(t *testing.T) {
+	t.Parallel()
+	w := samples(t)
+	p := start(t, "-f", w.dir)
+	for _, c := range []struct {
+		host, path string
+		fields     []string
+		status     int
+	}{
+		{"partners.example.com", "/", nil, 401},
+		{"partners.example.com", "/", []string{"X-API-Key", "acme-key-for-the-sample"}, 200},
+		{"partners.example.com", "/", []string{"X-API-Key", "globex-key-for-the-sample"}, 200},
+		{"partners.example.com", "/", []string{"X-API-Key", "hooli-key-for-the-sample"}, 401},
+		{"wiki.example.com", "/", nil, 401},
+		{"wiki.example.com", "/", []string{"Authorization", "Basic YWxpY2U6b3Blbi1zZXNhbWU="}, 200}, // alice:open-sesame
+		{"wiki.example.com", "/", []string{"Authorization", "Basic YWxpY2U6b3Blbi1zZXNhbQ=="}, 401},
+		{"status.example.com", "/metrics", nil, 200}, // from loopback
+		{"status.example.com", "/", nil, 200},
+		{"machines.example.com", "/", []string{"Authorization", "Bearer token-for-the-sample"}, 403}, // no certificate, which no challenge can ask for
+		{"api.example.com", "/", nil, 401},
+		{"intranet.example.com", "/", nil, 401},                             // no browser that could be sent to a login
+		{"intranet.example.com", "/", []string{"Accept", "text/html"}, 503}, // the provider is not there
+		{"orders.example.com", "/", nil, 503},                               // nor is the service
+	} {
+		if r := ask(t, noRedirects, w.url(c.path), append(c.fields, "Host", c.host)...); r.status != c.status {
+			t.Errorf("%s%s with %v: %d, want %d", c.host, c.path, c.fields, r.status, c.status)
+		}
+	}
+	r := ask(t, noRedirects, w.url("/"), "Host", "partners.example.com", "X-API-Key", "acme-key-for-the-sample", "X-Partner", "globex")
+	if got := r.Header.Values("X-Partner"); len(got) != 1 || got[0] != "acme" || r.Header.Get("X-API-Key") != "" {
+		t.Errorf("the backend saw %v", r.Header)
+	}
+	p.terminate()
+}
+
+func TestTheSampleOfTiersLimitsByCustomer(t *testing.T) {
+	t.Parallel()
+	w := samples(t)
+	p := start(t, "-f", w.dir)
+	times := func(key string, want int) (n int) {
+		for n = 0; n < want; n++ {
+			if r := ask(t, noRedirects, w.url("/"), "Host", "maps.example.com", "X-API-Key", key); r.status != 200 {
+				return n
+			}
+		}
+		return n
+	}
+	// A counter refills while it is asked: one more at most, each six seconds.
+	for _, c := range []struct {
+		key         string
+		least, most int
+	}{{"hooli-key-for-the-sample", 10, 14}, {"umbrella-key-for-the-sample", 10, 14}, {"initech-key-for-the-sample", 200, 200}} {
+		if n := times(c.key, 200); n < c.least || n > c.most {
+			t.Errorf("%s passed %d times, want %d to %d", c.key, n, c.least, c.most)
+		}
 	}
 	p.terminate()
 }

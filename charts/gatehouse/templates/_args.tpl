@@ -4,6 +4,7 @@
 - --exposure={{ .Values.exposure }}
 - --members={{ include "gatehouse.members" . }}
 - --lease={{ include "gatehouse.lease" . }}
+- --owner={{ include "gatehouse.owner" . }}
 {{- if not (include "gatehouse.host" .) }}
 {{- include "gatehouse.serviceArgs" . }}
 {{- end }}
@@ -51,7 +52,6 @@ quotes and no "=" of its own is said twice, which makes it CSV. (Kubernetes woul
 
 {{- define "gatehouse.serviceArgs" -}}
 {{- $s := .Values.service }}
-- --owner={{ include "gatehouse.owner" . }}
 - --record={{ include "gatehouse.record" . }}
 - --selector=app.kubernetes.io/name={{ include "gatehouse.name" . }},app.kubernetes.io/instance={{ .Release.Name }}
 - --service-type={{ $s.type }}

@@ -46,7 +46,7 @@ const (
 )
 
 // compile is one policy as a filter.
-func compile(p *v1alpha1.RateLimitPolicy) (policy.Effect, []policy.Problem) {
+func compile(p *v1alpha1.RateLimitPolicy, _ policy.Lookup) (policy.Effect, []policy.Problem) {
 	c := compilation{policy: ratelimit.Policy{UID: string(p.UID), Name: snapshot.Name{Namespace: p.Namespace, Name: p.Name}}}
 	switch p.Spec.Mode {
 	case v1alpha1.RateLimitModeEnforce, "":

@@ -44,7 +44,7 @@ func read(t *testing.T, name, target, spec string) *v1alpha1.RateLimitPolicy {
 }
 
 func attach(policies ...policy.Object) *policy.Attached {
-	return policy.Attach([]policy.Kind{ratelimit.Kind}, policies, world)
+	return policy.Attach(policy.Input{Kinds: []policy.Kind{ratelimit.Kind}, Objects: policies, Targets: world})
 }
 
 func onRule(a *policy.Attached) policy.Effect { return a.Rule(gw, "http", route, 0) }

@@ -124,6 +124,8 @@ func (l *Loop) has(ref translate.Ref) bool {
 		return l.objects[identity{reflect.TypeFor[*corev1.Service](), ref.Name}] != nil
 	case ref.Kind == "Secret":
 		return l.objects[identity{reflect.TypeFor[*corev1.Secret](), ref.Name}] != nil
+	case ref.Kind == "ConfigMap":
+		return l.objects[identity{reflect.TypeFor[*corev1.ConfigMap](), ref.Name}] != nil
 	}
 	return false
 }

@@ -72,7 +72,7 @@ func (o ours) concern(object Object) bool {
 		return o.policies[v.Namespace] || o.names(v.Namespace, v.Spec.ParentRefs)
 	case *corev1.Namespace:
 		return o.selects
-	case *corev1.Service:
+	case *corev1.Service, *corev1.ConfigMap:
 		ref, _ := refTo(object)
 		return o.refs[ref]
 	case *corev1.Secret:
@@ -103,6 +103,8 @@ func refTo(o Object) (ref translate.Ref, ok bool) {
 		return translate.Ref{Kind: "Service", Name: identityOf(o).name}, true
 	case *corev1.Secret:
 		return translate.Ref{Kind: "Secret", Name: identityOf(o).name}, true
+	case *corev1.ConfigMap:
+		return translate.Ref{Kind: "ConfigMap", Name: identityOf(o).name}, true
 	}
 	return ref, false
 }

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -15,14 +16,16 @@ import (
 	"github.com/gatehouse-dev/gatehouse/controllers/watch"
 )
 
-// references finds answers about what Build refers to. Secrets are watched by name, those alone that are referred to and granted, and by
-// label where a policy selects them. What a watch does not show may be on its way: two watches have no common order, and a Secret that is replaced is gone for a moment. So an
-// object counts as absent when the API server has said so when asked for this one.
+// references finds answers about what Build refers to. Secrets and ConfigMaps are watched by name, those alone that are referred to and
+// granted, and Secrets by label where a policy selects them. What a watch does not show may be on its way: two watches have no common
+// order, and a Secret that is replaced is gone for a moment. So an object counts as absent when the API server has said so when asked for
+// this one.
 //
 // There is no answer while the API server is away: what was served, serves on.
 type references struct {
 	client   client.Reader
 	secrets  *watch.Pool // by name
+	configs  *watch.Pool // ConfigMaps, by name
 	selected *selected   // by label
 	told     *union      // what both of them tell
 	loop     *Loop
@@ -67,8 +70,32 @@ func newReferences(ctx context.Context, c client.WithWatch, loop *Loop, trim fun
 	r.selected = newSelected(ctx, secrets, r.told, loop.Answer)
 	secrets.Set = func(all ...Object) { r.told.set(byName, all...) }
 	secrets.Delete = func(all ...Object) { r.told.delete(byName, all...) }
-	r.secrets = watch.NewPool(watch.PoolOptions{Options: secrets, Answered: r.answered})
+	r.secrets = watch.NewPool(watch.PoolOptions{Options: secrets, Answered: r.answered("Secret")})
+	r.configs = watch.NewPool(watch.PoolOptions{Options: watch.Options{
+		Client: c, Object: &corev1.ConfigMap{}, List: &corev1.ConfigMapList{}, Trim: authoritiesOnly, Set: loop.Set, Delete: loop.Delete,
+		Patience: patience, Longest: 15 * time.Second, Log: log.WithValues("kind", "ConfigMap"),
+	}, Answered: r.answered("ConfigMap")})
 	return r
+}
+
+// authoritiesOnly is what Build reads of a ConfigMap.
+func authoritiesOnly(o Object) Object {
+	m := o.(*corev1.ConfigMap)
+	bare(&m.ObjectMeta)
+	maps.DeleteFunc(m.Data, func(key, _ string) bool { return key != translate.CAKey })
+	maps.DeleteFunc(m.BinaryData, func(key string, _ []byte) bool { return key != translate.CAKey })
+	return m
+}
+
+// pool is the watches by name of a kind; nil: objects of it are watched in another way.
+func (r *references) pool(kind string) *watch.Pool {
+	switch kind {
+	case "Secret":
+		return r.secrets
+	case "ConfigMap":
+		return r.configs
+	}
+	return nil
 }
 
 // byName is what tells of Secrets that are watched by name, beside those that are by the text of their selector.
@@ -77,23 +104,26 @@ const byName = ""
 // stop ends all work; ctx has ended.
 func (r *references) stop() {
 	r.secrets.Stop()
+	r.configs.Stop()
 	r.selected.stop()
 	r.working.Wait()
 }
 
-// follow watches the Secrets among refs, and looks for what is wanted.
+// follow watches the Secrets and ConfigMaps among refs, and looks for what is wanted.
 func (r *references) follow(refs, wants []translate.Ref) {
-	names, selections := map[types.NamespacedName]bool{}, map[translate.Ref]bool{}
+	secrets, configs, selections := map[types.NamespacedName]bool{}, map[types.NamespacedName]bool{}, map[translate.Ref]bool{}
 	for _, ref := range refs {
 		switch {
-		case ref.Kind != "Secret":
 		case ref.Selector != "":
 			selections[ref] = true
-		default:
-			names[types.NamespacedName(ref.Name)] = true
+		case ref.Kind == "Secret":
+			secrets[types.NamespacedName(ref.Name)] = true
+		case ref.Kind == "ConfigMap":
+			configs[types.NamespacedName(ref.Name)] = true
 		}
 	}
-	r.secrets.Want(names)
+	r.secrets.Want(secrets)
+	r.configs.Want(configs)
 	r.selected.want(selections)
 
 	wanted := map[translate.Ref]bool{}
@@ -114,30 +144,49 @@ func (r *references) follow(refs, wants []translate.Ref) {
 		}
 	}
 	for ref, ask := range wanted {
-		if ask && r.asking[ref] == nil && (ref.Kind != "Secret" || r.secrets.State(types.NamespacedName(ref.Name)).Answered()) {
+		pool := r.pool(ref.Kind)
+		if ask && r.asking[ref] == nil && (pool == nil || pool.State(types.NamespacedName(ref.Name)).Answered()) {
 			r.ask(ref, there[ref])
 		}
 	}
 }
 
-// answered takes the first answer about a Secret that is wanted: its watch was empty, or was refused. If the Secret was there, it has
+// answered takes the first answer about an object that is wanted: its watch was empty, or was refused. If the object was there, it has
 // been told.
-func (r *references) answered(name types.NamespacedName, s watch.State) {
-	ref := translate.Ref{Kind: "Secret"}
-	ref.Name.Namespace, ref.Name.Name = name.Namespace, name.Name
-	if s.Refused {
-		r.forbidden(ref)
-		return
+func (r *references) answered(kind string) func(types.NamespacedName, watch.State) {
+	return func(name types.NamespacedName, s watch.State) {
+		ref := translate.Ref{Kind: kind}
+		ref.Name.Namespace, ref.Name.Name = name.Namespace, name.Name
+		if s.Refused {
+			r.forbidden(ref)
+			return
+		}
+		r.loop.Answer(ref, translate.Absent) // which nobody hears if it is there
 	}
-	r.loop.Answer(ref, translate.Absent) // which nobody hears if it is there
 }
 
 // forbidden acts at once, even on what was served before: after a restart we could not read it either.
 func (r *references) forbidden(ref translate.Ref) {
-	secret := &corev1.Secret{}
-	secret.Namespace, secret.Name = ref.Name.Namespace, ref.Name.Name
-	r.told.delete(byName, secret)
+	object := emptyOf(ref.Kind)
+	object.SetNamespace(ref.Name.Namespace)
+	object.SetName(ref.Name.Name)
+	if ref.Kind == "Secret" {
+		r.told.delete(byName, object)
+	} else {
+		r.loop.Delete(object)
+	}
 	r.loop.Answer(ref, translate.Forbidden)
+}
+
+// emptyOf makes an object to be read into.
+func emptyOf(kind string) client.Object {
+	switch kind {
+	case "Secret":
+		return &corev1.Secret{}
+	case "ConfigMap":
+		return &corev1.ConfigMap{}
+	}
+	return &corev1.Service{}
 }
 
 // ask looks for an object until there is an answer, or nobody wants one; r.mu is held. Gone: it was there a moment ago.
@@ -204,11 +253,7 @@ func (r *references) look(ctx context.Context, ref translate.Ref) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookLimit)
 	defer cancel()
-	var object client.Object = &corev1.Service{}
-	if ref.Kind == "Secret" {
-		object = &corev1.Secret{}
-	}
-	return r.client.Get(ctx, types.NamespacedName(ref.Name), object)
+	return r.client.Get(ctx, types.NamespacedName(ref.Name), emptyOf(ref.Kind))
 }
 
 // waiting are the references that have no answer, in words, sorted.

@@ -22,6 +22,9 @@ func same(a, b Object) bool {
 	case *corev1.Secret:
 		y := b.(*corev1.Secret)
 		return x.Type == y.Type && reflect.DeepEqual(x.Data, y.Data) && maps.Equal(x.Labels, y.Labels) && maps.Equal(x.Annotations, y.Annotations)
+	case *corev1.ConfigMap:
+		y := b.(*corev1.ConfigMap)
+		return maps.Equal(x.Data, y.Data) && reflect.DeepEqual(x.BinaryData, y.BinaryData)
 	case *corev1.Namespace:
 		return reflect.DeepEqual(x.Labels, b.GetLabels())
 	case *discoveryv1.EndpointSlice:

@@ -19,8 +19,8 @@ type authorities struct {
 	pem []byte
 }
 
-// caKey is the entry that holds certificate authorities in PEM.
-const caKey = "ca.crt"
+// CAKey is the entry of a ConfigMap or Secret that holds certificate authorities in PEM.
+const CAKey = "ca.crt"
 
 // clientValidation is how the clients of this listener are to be checked, and the field that says so; nil: they are not. An entry for
 // the port replaces the default.
@@ -103,15 +103,15 @@ func (g *graph) authority(namespace string, ref gwv1.ObjectReference, field stri
 	case Pending:
 		return authorities{}, Pending, nil
 	case Absent:
-		return bad("there is no %s %s; create it with the authorities in PEM as %s", kind, name, caKey)
+		return bad("there is no %s %s; create it with the authorities in PEM as %s", kind, name, CAKey)
 	case Forbidden:
 		return bad("Gatehouse may not read %s %s; grant its ServiceAccount get, list and watch on %ss in namespace %s", kind, name, kindWord(kind), name.Namespace)
 	}
 	if len(text) == 0 {
-		return bad("%s %s has no %s", kind, name, caKey)
+		return bad("%s %s has no %s", kind, name, CAKey)
 	}
 	if err := checkAuthorities(text); err != nil {
-		return bad("%s of %s %s cannot be used: %v", caKey, kind, name, err)
+		return bad("%s of %s %s cannot be used: %v", CAKey, kind, name, err)
 	}
 	return authorities{Ref{Kind: kind, Name: name}, text}, Found, nil
 }
@@ -132,15 +132,15 @@ func (g *graph) caText(kind string, name snapshot.Name) ([]byte, Answer) {
 	case "ConfigMap":
 		m, a := g.refs.configMap(name)
 		if answer = a; m != nil {
-			text = []byte(m.Data[caKey])
+			text = []byte(m.Data[CAKey])
 			if len(text) == 0 {
-				text = m.BinaryData[caKey]
+				text = m.BinaryData[CAKey]
 			}
 		}
 	default:
 		s, a := g.refs.secret(name)
 		if answer = a; s != nil {
-			text = s.Data[caKey]
+			text = s.Data[CAKey]
 		}
 	}
 	if len(text) > 0 {

@@ -157,6 +157,9 @@ func (o *Outside) resolve(ctx context.Context) ([]netip.Addr, error) {
 	if a, err := netip.ParseAddr(o.host); err == nil {
 		return []netip.Addr{a}, nil
 	}
+	if o.host == "localhost" || strings.HasSuffix(o.host, ".localhost") { // RFC 6761 6.3: no resolver is asked
+		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}, nil
+	}
 	name := o.host
 	if !strings.HasSuffix(name, ".") && !strings.HasSuffix(name, ".svc") {
 		name += "."

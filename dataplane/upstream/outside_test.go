@@ -154,6 +154,19 @@ func TestALiteralAddressIsLookedAtToo(t *testing.T) {
 	}
 }
 
+// RFC 6761 6.3.
+func TestLocalhostIsThisMachineWhateverAResolverSays(t *testing.T) {
+	for _, local := range []bool{false, true} {
+		z, _, _, b := abroad(local)
+		z.set("localhost.", "203.0.113.7")
+		be := b.Use(snapshot.Backend{Ref: snapshot.BackendRef{Outside: "localhost", Port: 80}, Outside: &snapshot.Outside{}}, nil)
+		a, err := attempt(t, be)
+		if local != (err == nil) || err == nil && !a.Addr().IsLoopback() || z.count() != 0 {
+			t.Errorf("local %v: %v %v, asked %d times", local, a, err, z.count())
+		}
+	}
+}
+
 func TestOfSeveralAddressesOnlyThoseThatMayBeAreUsed(t *testing.T) {
 	z, _, _, b := abroad(false)
 	z.set(loginName, "169.254.169.254", "203.0.113.7", "127.0.0.1")

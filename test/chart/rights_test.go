@@ -74,11 +74,12 @@ func rows(scope string, rule object) (all []string) {
 	return all
 }
 
-// What the code uses, and nothing else. Reads: controllers/kinds.go (another test compares) and the pool of Secrets.
+// What the code uses, and nothing else. Reads: controllers/kinds.go (another test compares) and the pools of Secrets and ConfigMaps.
 var wantRights = map[string][]string{
 	"everywhere": {
 		"cluster authpolicies.gatehouse.dev: get list watch",
 		"cluster backendtlspolicies.gateway.networking.k8s.io: get list watch",
+		"cluster configmaps: get list watch",
 		"cluster customresourcedefinitions.apiextensions.k8s.io: get list watch",
 		"cluster endpointslices.discovery.k8s.io: get list watch",
 		"cluster gatewayclasses.gateway.networking.k8s.io: get list watch",
@@ -145,7 +146,7 @@ func plural(kind string) string {
 
 var kindInTable = regexp.MustCompile(`&(\w+)\.(\w+)\{\}`)
 
-// What is watched in all namespaces may be read there, and nothing else but Secrets (which have a setting of their own).
+// What is watched in all namespaces may be read there, and nothing else but Secrets and ConfigMaps (which have settings of their own).
 func TestWhatIsWatchedMayBeReadAndNothingElse(t *testing.T) {
 	_, table, ok := strings.Cut(string(read(t, root+"/controllers/kinds.go")), "func kinds(")
 	if !ok {
@@ -155,7 +156,7 @@ func TestWhatIsWatchedMayBeReadAndNothingElse(t *testing.T) {
 	groups := map[string]string{"gwv1": ".gateway.networking.k8s.io", "corev1": "", "discoveryv1": ".discovery.k8s.io", "coordinationv1": ".coordination.k8s.io"}
 	want := []string{
 		"cluster customresourcedefinitions.apiextensions.k8s.io", "cluster authpolicies.gatehouse.dev", "cluster ratelimitpolicies.gatehouse.dev", // definitions, Policies
-		"cluster secrets", "gatehouse-system secrets [gatehouse-keys]",
+		"cluster configmaps", "cluster secrets", "gatehouse-system secrets [gatehouse-keys]",
 	}
 	for line := range strings.SplitSeq(table, "\n") {
 		for _, m := range kindInTable.FindAllStringSubmatch(line, -1) {
@@ -203,6 +204,14 @@ func TestEachWayOfRbacSecretsGrantsWhatItSays(t *testing.T) {
 		if diff := cmp.Diff(want, without(render(t, values)), cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("%s: -want +have\n%s", values, diff)
 		}
+	}
+}
+
+func TestConfigMapsAreGrantedInTheSameWords(t *testing.T) {
+	rows := rights(t, render(t, "rbac: {configMaps: {namespaces: [infra], names: [web/ca]}}"))
+	if slices.Contains(rows, "cluster configmaps: get list watch") || !slices.Contains(rows, "infra configmaps: get list watch") ||
+		!slices.Contains(rows, "web configmaps [ca]: get list watch") || !slices.Contains(rows, secretsOfCluster) {
+		t.Errorf("%q", rows)
 	}
 }
 

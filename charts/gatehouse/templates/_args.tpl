@@ -23,6 +23,7 @@
 - {{ printf "--otlp-endpoint=%s" . | quote }}
 - --trace-ratio={{ $.Values.tracing.ratio }}
 {{- end }}
+{{- include "gatehouse.storeArgs" . }}
 - --log-format={{ .Values.logFormat }}
 {{- with .Values.verbosity }}
 - --verbose={{ . }}

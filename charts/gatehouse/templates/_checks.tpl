@@ -17,6 +17,11 @@
 {{- if and (not .Values.rbac.create) .Values.rbac.secrets -}}
 {{- fail "\n\nrbac.secrets is set, but rbac.create is false: no role is made.\n" -}}
 {{- end -}}
+{{- with .Values.store -}}
+{{- if and .addresses (eq .mode "sentinel") (not .primary) -}}{{- fail "\n\nstore.mode is sentinel: store.primary must say what the sentinels call the primary, such as mymaster.\n" -}}{{- end -}}
+{{- if and (eq .mode "standalone") (gt (len .addresses) 1) -}}{{- fail "\n\nstore.addresses names several servers: say by store.mode whether they are a cluster or sentinels.\n" -}}{{- end -}}
+{{- if and (not .tls.enabled) (or .tls.serverName .tls.caSecret.name .tls.certificateSecret) -}}{{- fail "\n\nstore.tls has settings, but store.tls.enabled is false: the connection would be plain.\n" -}}{{- end -}}
+{{- end -}}
 {{- if .Values.gatewayAPI.check }}{{ include "gatehouse.gatewayAPI" . }}{{ end -}}
 {{- end -}}
 

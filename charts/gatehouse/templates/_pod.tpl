@@ -87,6 +87,9 @@ spec:
       {{- include "gatehouse.security" . | nindent 6 }}
     volumeMounts:
     - {name: token, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
+    {{- if include "gatehouse.storeFiles" . | trim }}
+    - {name: store, mountPath: /etc/gatehouse/store, readOnly: true}
+    {{- end }}
     {{- with .Values.volumeMounts }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -98,6 +101,13 @@ spec:
       - serviceAccountToken: {path: token, expirationSeconds: 3600}
       - configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}]}
       - downwardAPI: {items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]}
+  {{- with include "gatehouse.storeFiles" . | trim }}
+  - name: store
+    projected:
+      defaultMode: 0440
+      sources:
+      {{- . | nindent 6 }}
+  {{- end }}
   {{- with .Values.volumes }}
   {{- toYaml . | nindent 2 }}
   {{- end }}

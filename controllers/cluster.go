@@ -44,6 +44,8 @@ type ClusterOptions struct {
 	// Keys is the name of the Secret of keys that all replicas share, in Namespace; "": they share none. SetKeys takes them.
 	Keys    string
 	SetKeys func([][]byte) error
+	// SetMembers is told how many replicas share the traffic, whenever that may have changed; nil: nobody wants to know.
+	SetMembers func(live int)
 
 	// Patience is how long the API server may refuse before that is an answer; 0: watch.DefaultPatience.
 	Patience time.Duration
@@ -74,6 +76,7 @@ type Cluster struct {
 	lease    *lease.Lease
 	keys     *keys.Keys // nil: replicas share none
 	reader   client.WithWatch
+	replicas replicas
 
 	mu         sync.Mutex // guards what follows
 	references *references
@@ -86,6 +89,7 @@ func NewCluster(o ClusterOptions) (*Cluster, error) {
 		return nil, err
 	}
 	c := &Cluster{options: o, trim: trimmer{namespace: o.Namespace, headless: o.Headless}}
+	c.replicas.self, c.replicas.told, c.replicas.own = o.Pod, o.SetMembers, c.trim.ownSlice
 	if c.reader, err = newClient(o.Config, scheme); err != nil {
 		return nil, err
 	}
@@ -231,6 +235,7 @@ func (c *Cluster) set(k kind, objects ...Object) {
 	if k.build {
 		c.loop.Set(objects...)
 	}
+	c.replicas.set(objects)
 	c.pass(k, objects, Outside.Set)
 }
 
@@ -238,6 +243,7 @@ func (c *Cluster) delete(k kind, objects ...Object) {
 	if k.build {
 		c.loop.Delete(objects...)
 	}
+	c.replicas.delete(objects)
 	c.pass(k, objects, Outside.Delete)
 }
 

@@ -1,6 +1,8 @@
 package controllers
 
 import (
+	"slices"
+
 	"github.com/gatehouse-dev/gatehouse/controllers/policy"
 	"github.com/gatehouse-dev/gatehouse/controllers/policy/auth"
 	"github.com/gatehouse-dev/gatehouse/controllers/policy/ratelimit"
@@ -10,4 +12,15 @@ import (
 var Policies = []policy.Kind{
 	auth.Kind,
 	ratelimit.Kind,
+}
+
+// PoliciesWith are Policies for a process that has, or has not, a store for what replicas share.
+func PoliciesWith(store bool) []policy.Kind {
+	kinds := slices.Clone(Policies)
+	for i := range kinds {
+		if kinds[i].Name == ratelimit.Kind.Name {
+			kinds[i] = ratelimit.With(store)
+		}
+	}
+	return kinds
 }

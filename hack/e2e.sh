@@ -56,12 +56,13 @@ crds() {
 		inside kubectl wait --for=condition=Established crd --all --timeout=60s >/dev/null
 }
 
-# values are the chart's defaults but for where the image is, and a pool of which a Gateway may ask for an address. The annotation
-# lets pods roll when the program is another one, as its tag stays.
+# values are the chart's defaults but for where the image is, a pool of which a Gateway may ask for an address, and that streams whose right is
+# gone end sooner, so that tests need not wait. The annotation lets pods roll when the program is another one, as its tag stays.
 values() {
 	cat <<-YAML
 		image: {tag: $version, pullPolicy: Never}
 		service: {addressPool: [10.97.0.200/29]}
+		settings: {streamGrace: 5s}
 		podAnnotations: {gatehouse.dev/program: "$(sha256sum bin/gatehouse | cut -c1-16)"}
 	YAML
 }
@@ -115,10 +116,20 @@ conformance() {
 	return $result
 }
 
+# provider_image gives the node the services of others that the tests let Gatehouse call.
+provider_image() {
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o dist/provider ./test/e2e/provider &&
+		go run ./hack/image -o dist/provider.tar -name gatehouse-dev/provider:dev dist/provider=/provider &&
+		hack/kube/cluster.sh import dist/provider.tar
+}
+
 e2e() {
+	local redis
 	go vet -tags e2e,soak ./test/e2e # the soak test as well, which runs rarely
+	redis=$(hack/redis.sh)
 	up
-	GATEHOUSE_E2E_VALUES=$PWD/dist/e2e-values.yaml go test -tags e2e -count=1 -timeout 25m -v "$@" ./test/e2e
+	step "e2e: provider" provider_image
+	GATEHOUSE_REDIS=$redis GATEHOUSE_E2E_VALUES=$PWD/dist/e2e-values.yaml go test -tags e2e -count=1 -timeout 25m -v "$@" ./test/e2e
 }
 
 soak() {

@@ -16,13 +16,16 @@ echo "generate: building the tools (the first time takes half a minute)" >&2
 (cd hack/tools && GOFLAGS=-mod=readonly go build -o "$tools/" sigs.k8s.io/controller-tools/cmd/controller-gen github.com/elastic/crd-ref-docs)
 
 echo "generate: deepcopy and CRDs" >&2
-rm -f config/crd/*.yaml
-"$tools/controller-gen" object paths=./api/... crd output:crd:artifacts:config=config/crd
+mkdir "$tools/crds"
+"$tools/controller-gen" object paths=./api/... crd output:crd:artifacts:config="$tools/crds"
 # The Gateway API marks what its Go types say to implementers only; its own generator leaves that out of CRDs, too.
-for crd in config/crd/*.yaml; do
-	sed '/<gateway:util:excludeFromCRD>/,/<\/gateway:util:excludeFromCRD>/d' "$crd" >"$tools/crd.yaml"
-	cat "$tools/crd.yaml" >"$crd"
+for crd in "$tools"/crds/*.yaml; do
+	sed -i '/<gateway:util:excludeFromCRD>/,/<\/gateway:util:excludeFromCRD>/d' "$crd"
 done
+for old in config/crd/*.yaml; do # none is missing for a moment: others may be reading
+	[ -e "$tools/crds/${old##*/}" ] || rm "$old"
+done
+cp "$tools"/crds/*.yaml config/crd/
 
 cp config/crd/*.yaml charts/gatehouse/files/crds/
 

@@ -353,7 +353,9 @@ type OIDCMethod struct {
 	Scopes []OIDCScope `json:"scopes,omitempty"`
 
 	// CallbackPath is where the provider sends the browser after the login, on the host that was asked for. Requests for
-	// it never reach a backend. It has to be within what the policy's target serves.
+	// it never reach a backend. If the policy is on a route or a rule, one of the rules that it holds for has to take
+	// `GET` of this path (`/app/callback`, where they take `/app`); otherwise Programmed has the reason
+	// PartiallyProgrammed and says so. On a Gateway or listener any path will do.
 	//
 	// +optional
 	// +kubebuilder:default="/oauth2/callback"
@@ -361,7 +363,8 @@ type OIDCMethod struct {
 	// +kubebuilder:validation:Pattern=`^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+$`
 	CallbackPath string `json:"callbackPath,omitempty"`
 
-	// LogoutPath ends the session, here and (if it says how) at the provider. Requests for it never reach a backend.
+	// LogoutPath ends the session, here and (if it says how) at the provider. Requests for it never reach a backend. A
+	// rule has to take it, as with callbackPath.
 	//
 	// +optional
 	// +kubebuilder:default="/oauth2/logout"
@@ -417,7 +420,7 @@ type OIDCMethod struct {
 
 // OIDCOrigin is a further origin of a provider.
 //
-// +kubebuilder:validation:XValidation:message="an origin must be https://host or https://host:port; http:// only to loopback, or through connection.backendRef",rule="isURL(self.url) && !self.url.contains('@') && !self.url.contains('#') && !self.url.contains('?') && url(self.url).getEscapedPath() in ['', '/'] && (url(self.url).getScheme() == 'https' || url(self.url).getScheme() == 'http' && (url(self.url).getHostname() in ['localhost', '127.0.0.1', '::1'] || has(self.connection) && has(self.connection.backendRef)))"
+// +kubebuilder:validation:XValidation:message="an origin must be https://host or https://host:port; http:// only to loopback, or through connection.backendRef",rule="isURL(self.url) && !self.url.contains('@') && !self.url.contains('#') && !self.url.contains('?') && url(self.url).getEscapedPath().matches('^/?$') && (url(self.url).getScheme() == 'https' || url(self.url).getScheme() == 'http' && (url(self.url).getHostname() in ['localhost', '127.0.0.1', '::1'] || has(self.connection) && has(self.connection.backendRef)))"
 type OIDCOrigin struct {
 	// URL of the origin (RFC 6454): scheme, host and port, without a path.
 	//

@@ -83,7 +83,8 @@ const (
 	AuthRequireAll AuthRequirement = "All"
 
 	// AuthRequireOptional wants one of the methods if anything is presented; a credential that is wrong is refused. A
-	// request that presents nothing is anonymous, and the rules of authorize decide.
+	// request that presents nothing is anonymous, and the rules of authorize decide: one that they refuse is asked to
+	// prove who it is.
 	AuthRequireOptional AuthRequirement = "Optional"
 )
 

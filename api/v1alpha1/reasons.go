@@ -29,7 +29,8 @@ const (
 	// PolicyReasonProgrammed: the policy is in force wherever it is attached under this ancestor.
 	PolicyReasonProgrammed = "Programmed"
 
-	// PolicyReasonPartiallyProgrammed: the policy is in force for some of its targets; the message says where it is not.
+	// PolicyReasonPartiallyProgrammed: the policy is in force for some of its targets, or lacks a rule that leads to a path which it
+	// answers itself (the callback of logins); the message says where, or which.
 	PolicyReasonPartiallyProgrammed = "PartiallyProgrammed"
 
 	// PolicyReasonPending: the policy is accepted, but not yet in force.
@@ -44,6 +45,10 @@ const (
 	// PolicyReasonInvalidSecretRef: a Secret that the policy refers to does not exist, may not be read, or lacks an entry; the
 	// message says which, and what to change.
 	PolicyReasonInvalidSecretRef = "InvalidSecretRef"
+
+	// PolicyReasonNoStore: the policy shares its counters among replicas, and the operator has configured no store for that. It is in
+	// force as it says it is when the store gives no answer.
+	PolicyReasonNoStore = "NoStore"
 
 	// PolicyReasonResolvedRefs: all that the policy refers to exists and is permitted.
 	PolicyReasonResolvedRefs = "ResolvedRefs"

@@ -15,7 +15,7 @@ import (
 
 func checkCommand() *cobra.Command {
 	var paths []string
-	var showSnapshot bool
+	var showSnapshot, store bool
 	settings := dataplane.Defaults()
 	c := &cobra.Command{
 		Use:   "check -f PATH...",
@@ -29,21 +29,22 @@ func checkCommand() *cobra.Command {
 			if len(paths) == 0 {
 				return errors.New("name files or folders with -f")
 			}
-			return check(cmd.OutOrStdout(), paths, settings, showSnapshot)
+			return check(cmd.OutOrStdout(), paths, settings, store, showSnapshot)
 		},
 	}
 	c.Flags().StringSliceVarP(&paths, "filename", "f", nil, "files or folders (*.yaml, *.yml, recursively)")
+	c.Flags().BoolVar(&store, "with-store", false, "there is a store for limits of scope Shared")
 	c.Flags().BoolVar(&showSnapshot, "snapshot", false, "print what would be served, as text")
 	return c
 }
 
 // check prints what is wrong and what would be said. It returns errTold when something is.
-func check(out io.Writer, paths []string, settings dataplane.Settings, showSnapshot bool) error {
+func check(out io.Writer, paths []string, settings dataplane.Settings, store, showSnapshot bool) error {
 	read := source.NewLoader(paths).Load()
 	for _, p := range read.Problems {
 		fmt.Fprintln(out, p)
 	}
-	in := input(settings)
+	in := input(settings, store)
 	in.Objects = controllers.Sorted(controllers.Files(read))
 	built := translate.Build(in)
 	statuses := built.Statuses(translate.AllBound(built.Snapshot))
@@ -61,7 +62,7 @@ func check(out io.Writer, paths []string, settings dataplane.Settings, showSnaps
 	return nil
 }
 
-// input is what Build is given beside objects.
-func input(settings dataplane.Settings) translate.Input {
-	return translate.Input{Kinds: controllers.Policies, FilterOrder: dataplane.FilterOrder(), Paths: settings.Paths}
+// input is what Build is given beside objects. Store: there is one for what replicas share.
+func input(settings dataplane.Settings, store bool) translate.Input {
+	return translate.Input{Kinds: controllers.PoliciesWith(store), FilterOrder: dataplane.FilterOrder(), Paths: settings.Paths}
 }

@@ -258,9 +258,9 @@ func (o *controllerOptions) cluster(config *rest.Config, p *process) controllers
 	log := logr.FromSlogHandler(p.log.Handler())
 	return controllers.ClusterOptions{
 		Config: config, Namespace: o.namespace, Pod: o.pod, Headless: o.members, Lease: o.lease, Owner: o.owner,
-		Keys: o.keys, SetKeys: p.plane.SetKeys,
+		Keys: o.keys, SetKeys: p.plane.SetKeys, SetMembers: p.plane.SetMembers,
 		Nodes:     o.exposure == "service" && o.service.Type == corev1.ServiceTypeNodePort,
-		DataPlane: p.plane, Input: input(p.settings), Endpoints: endpoints.Options{AllowLocal: p.settings.LocalEndpoints},
+		DataPlane: p.plane, Input: input(p.settings, p.store != nil), Endpoints: endpoints.Options{AllowLocal: p.settings.LocalEndpoints},
 		Outside: func(c client.Client, changed func()) controllers.Outside {
 			return o.outside(c, changed, log.WithName("infra"))
 		},

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gatehouse-dev/gatehouse/dataplane"
 	"github.com/gatehouse-dev/gatehouse/dataplane/admin"
+	"github.com/gatehouse-dev/gatehouse/dataplane/store"
 	"github.com/gatehouse-dev/gatehouse/dataplane/telemetry"
 	"github.com/gatehouse-dev/gatehouse/dataplane/wire/nethttp"
 )
@@ -26,6 +27,7 @@ type processOptions struct {
 	pprof         bool
 	otlp          string
 	sampling      float64
+	store         storeOptions
 }
 
 func (o *processOptions) flags(f *pflag.FlagSet) {
@@ -37,6 +39,7 @@ func (o *processOptions) flags(f *pflag.FlagSet) {
 	f.BoolVar(&o.pprof, "pprof", true, "offer pprof on the admin address")
 	f.StringVar(&o.otlp, "otlp-endpoint", "", "OTLP over gRPC for traces, such as http://localhost:4317; empty: as OTEL_EXPORTER_OTLP_ENDPOINT says")
 	f.Float64Var(&o.sampling, "trace-ratio", 1, "share of traces without a parent that are kept, 0 to 1")
+	o.store.flags(f)
 }
 
 // read takes what --config says, and refuses settings that make no sense.
@@ -56,6 +59,7 @@ type process struct {
 	log      *slog.Logger
 	plane    *dataplane.DataPlane
 	seen     *telemetry.Telemetry
+	store    *store.Store // nil: none was named
 	closeLog func() error
 	pages    *admin.Admin
 }
@@ -66,8 +70,14 @@ func newProcess(o processOptions, settings dataplane.Settings, log *slog.Logger)
 		return nil, err
 	}
 	p := &process{options: o, settings: settings, log: log, seen: seen, closeLog: closeLog}
+	if p.store, err = o.store.open(seen, log); err != nil {
+		return nil, err
+	}
+	if p.store != nil {
+		greet(p.store, log)
+	}
 	p.plane = dataplane.New(dataplane.Options{
-		Settings: settings, Engine: nethttp.New(), Transport: nethttp.NewTransport, Telemetry: seen, Log: log,
+		Settings: settings, Engine: nethttp.New(), Transport: nethttp.NewTransport, Telemetry: seen, Store: p.store, Log: log,
 	})
 	return p, nil
 }
@@ -76,7 +86,7 @@ func newProcess(o processOptions, settings dataplane.Settings, log *slog.Logger)
 func (p *process) open(ready func() error) (err error) {
 	o := p.options
 	p.pages, err = admin.Start(admin.Options{
-		Public: o.healthAddress, Local: o.adminAddress, Ready: ready, Telemetry: p.seen, Snapshot: p.plane.Text, Pprof: o.pprof,
+		Public: o.healthAddress, Local: o.adminAddress, Ready: ready, Telemetry: p.seen, Snapshot: p.plane.Text, Page: p.plane.Page, Pprof: o.pprof,
 	})
 	return err
 }
@@ -100,7 +110,11 @@ func (p *process) drain(meanwhile func()) {
 func (p *process) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	return errors.Join(p.pages.Shutdown(ctx), p.seen.Close(ctx), p.closeLog())
+	var stored error
+	if p.store != nil {
+		stored = p.store.Close(ctx)
+	}
+	return errors.Join(p.pages.Shutdown(ctx), stored, p.seen.Close(ctx), p.closeLog())
 }
 
 func openTelemetry(o processOptions, log *slog.Logger) (*telemetry.Telemetry, func() error, error) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gatehouse-dev/gatehouse/controllers"
 	"github.com/gatehouse-dev/gatehouse/controllers/endpoints"
+	replicas "github.com/gatehouse-dev/gatehouse/controllers/members"
 	"github.com/gatehouse-dev/gatehouse/controllers/source"
 	"github.com/gatehouse-dev/gatehouse/dataplane"
 )
@@ -19,6 +20,7 @@ import (
 type runOptions struct {
 	processOptions
 	paths   []string
+	peers   []string
 	keys    string
 	verbose int
 }
@@ -48,6 +50,7 @@ func runCommand() *cobra.Command {
 	f := c.Flags()
 	f.StringSliceVarP(&o.paths, "filename", "f", nil, "files or folders (*.yaml, *.yml, recursively)")
 	f.StringVar(&o.keys, "keys", "", "file of keys that several processes share, in base64 on a line each, the one that seals first; empty: random ones")
+	f.StringSliceVar(&o.peers, "peers", nil, "the processes that serve the same files, among which limits of scope Divided are divided: their number, or host:port of the health of each, this one's too, by commas; empty: this one alone")
 	f.IntVarP(&o.verbose, "verbose", "v", 0, "1 tells developers more")
 	o.flags(f)
 	settingsFlags(f, &settings)
@@ -66,6 +69,10 @@ func run(ctx context.Context, o runOptions, settings dataplane.Settings, stderr 
 		return errors.New("the files are not valid; nothing is served")
 	}
 
+	members, addresses, err := peers(o.peers)
+	if err != nil {
+		return err
+	}
 	p, err := newProcess(o.processOptions, settings, log)
 	if err != nil {
 		return err
@@ -82,8 +89,13 @@ func run(ctx context.Context, o runOptions, settings dataplane.Settings, stderr 
 			return errors.Join(err, p.close())
 		}
 	}
+	p.plane.SetMembers(max(members, len(addresses)))
+	if len(addresses) > 0 {
+		watched := &replicas.Peers{Addresses: addresses, Told: p.plane.SetMembers, Log: logr.FromSlogHandler(log.Handler())}
+		go watched.Run(living)
+	}
 	loop := controllers.NewLoop(controllers.Options{
-		DataPlane: p.plane, Input: input(settings), Endpoints: endpoints.Options{AllowLocal: settings.LocalEndpoints},
+		DataPlane: p.plane, Input: input(settings, o.store.there()), Endpoints: endpoints.Options{AllowLocal: settings.LocalEndpoints},
 		Told: told.told, Log: logr.FromSlogHandler(log.Handler()),
 	})
 	loop.Replace(controllers.Files(first))

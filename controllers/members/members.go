@@ -86,6 +86,15 @@ func ownedBy(l *coordinationv1.Lease, pod types.UID) bool {
 	return false
 }
 
+// Live is how many share the traffic: those that are ready, and the one that asks, which serves though it may not be ready yet or any more.
+func (m Members) Live(self string) int {
+	n := len(m.Ready)
+	if !slices.ContainsFunc(m.Ready, func(p Pod) bool { return p.Name == self }) {
+		n++
+	}
+	return n
+}
+
 // With returns the members with what one of them says now: it knows itself better than what it wrote last.
 func (m Members) With(pod string, said Said) Members {
 	out := Members{Ready: slices.Clone(m.Ready)}

@@ -49,7 +49,11 @@ func (a *Attached) conditions(p *attached, e entry, r relations, inForce InForce
 		all = append(all, accepted(no(reason, told(texts(p.problems)))), programmed(no(reason, a.inError(p, true))))
 	default:
 		text := strings.Join(slices.Concat([]string{"attached to " + strings.Join(placed, "; ")}, conflicts, a.kept(r)), "; ")
-		all = append(all, accepted(yes(string(gwv1.PolicyReasonAccepted), text)), programmed(e.programmed(a.overrides(r), r.everywhere(), inForce)))
+		inData := e.programmed(a.overrides(r), r.everywhere(), inForce)
+		if less := p.lessened(); len(less) > 0 && inData.Status == metav1.ConditionTrue {
+			inData = no(less[0].Reason, told(texts(less)))
+		}
+		all = append(all, accepted(yes(string(gwv1.PolicyReasonAccepted), text)), programmed(inData))
 	}
 	if resolved, refers := p.resolvedRefs(); refers {
 		all = append(all, resolved)
@@ -134,6 +138,11 @@ func (e entry) programmed(overridden string, everywhere bool, inForce InForce) m
 	if overridden != "" {
 		lost = append(lost, overridden)
 	}
+	var stray []string
+	for _, problem := range e.stray {
+		stray = append(stray, problem.Message)
+	}
+	lost = append(lost, few(stray)...)
 	all := strings.Join(distinct(slices.Concat(missing, waiting, lost)), "; ")
 	switch {
 	case all == "":
@@ -212,10 +221,10 @@ func few(texts []string) []string {
 	return texts
 }
 
-// distinct keeps the first of equal texts, in order.
-func distinct(texts []string) []string {
-	var out []string
-	for _, t := range texts {
+// distinct keeps the first of equals, in order.
+func distinct[T comparable](all []T) []T {
+	var out []T
+	for _, t := range all {
 		if !slices.Contains(out, t) {
 			out = append(out, t)
 		}

@@ -35,7 +35,19 @@ type compiled struct {
 	unknown bool
 }
 
-func (c compiled) broken() bool { return len(c.problems) > 0 }
+func (c compiled) broken() bool {
+	return slices.ContainsFunc(c.problems, func(p Problem) bool { return !p.Lessened })
+}
+
+// lessened are the problems with which it acts all the same.
+func (c compiled) lessened() (all []Problem) {
+	for _, p := range c.problems {
+		if p.Lessened {
+			all = append(all, p)
+		}
+	}
+	return all
+}
 
 // compileWith compiles a policy. A Lookup of nil looks at nothing.
 func (k Kind) compileWith(o Object, l Lookup) compiled {

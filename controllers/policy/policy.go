@@ -42,6 +42,8 @@ type Effect struct {
 	// Backends are those that the filters call. Compile gives those that are not a Service (Outside); what it got from Lookup is added
 	// for it, of which the Ref alone is set.
 	Backends []snapshot.Backend
+	// Paths are those that the filters answer themselves, as compile gives them. The status tells which of them no request gets to.
+	Paths []Path
 	// Fingerprint is one of all that is done here, and Security of that part which decides about access; "" nothing. Attached makes them.
 	Fingerprint, Security string
 	// Failure, when set, is the answer instead of forwarding: a policy that decides about access is in error.
@@ -57,6 +59,8 @@ type Problem struct {
 	Pending bool
 	// Reference: it is about what the policy refers to, so the condition ResolvedRefs tells it too.
 	Reference bool
+	// Lessened: the policy is accepted and acts, but less than it says, for want of something that is not its author's. Programmed tells.
+	Lessened bool
 }
 
 func (p Problem) String() string {

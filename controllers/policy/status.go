@@ -64,7 +64,13 @@ func (a *Attached) Statuses(inForce InForce) []Status {
 			Problems:   p.allProblems(),
 		}
 		s.Status.Ancestors = []gwv1.PolicyAncestorStatus{}
-		for _, e := range fit(a.entries(p)) {
+		entries := a.entries(p)
+		for j := range entries {
+			entries[j].stray = a.strayPaths(i, entries[j])
+			s.Problems = append(s.Problems, entries[j].stray...)
+		}
+		s.Problems = distinct(s.Problems)
+		for _, e := range fit(entries) {
 			s.Status.Ancestors = append(s.Status.Ancestors, a.ancestor(i, e, inForce))
 		}
 		out = append(out, s)
@@ -94,7 +100,8 @@ type entry struct {
 	gateway snapshot.Name // that the ancestor is; zero: it is none of ours
 	refused *resolved     // the ancestor is itself a target that cannot be attached to
 	reaches []reach
-	leftOut int // entries behind this one that do not fit
+	stray   []Problem // paths of the policy that lead nowhere here
+	leftOut int       // entries behind this one that do not fit
 }
 
 // reach is a target and the listeners of the ancestor through which it is reached.
@@ -185,7 +192,7 @@ func fit(entries []entry) []entry {
 
 func (e entry) weight() int {
 	reached := slices.ContainsFunc(e.reaches, func(r reach) bool { return len(r.listeners) > 0 })
-	if e.refused != nil || !reached {
+	if e.refused != nil || !reached || len(e.stray) > 0 {
 		return 0
 	}
 	return 1

@@ -18,8 +18,11 @@ type GatewayTarget struct {
 
 // RouteTarget is a route.
 type RouteTarget struct {
-	ID    RouteID
-	Rules []string // the rules' names in order, "" for one without
+	ID        RouteID
+	Hostnames []string // lower case; empty: any
+	Rules     []string // the rules' names in order, "" for one without
+	// Takes reports whether that rule takes GET of the path, whatever else the request has. Nil: browsers do not come here.
+	Takes func(rule int, path string) bool
 	// Parents are the Gateways of ours that its parentRefs name, accepted there or not.
 	Parents []snapshot.Name
 	// Attached are the listeners that accepted it.

@@ -160,7 +160,10 @@ func (g *graph) targets() policy.Targets {
 }
 
 func (r *routeNode) target() policy.RouteTarget {
-	t := policy.RouteTarget{ID: r.id, Attached: r.acceptedBy()}
+	t := policy.RouteTarget{ID: r.id, Hostnames: r.hostnames, Attached: r.acceptedBy()}
+	if r.id.Kind == "HTTPRoute" {
+		t.Takes = func(rule int, path string) bool { return r.rules[rule].takes(path) }
+	}
 	for _, rule := range r.rules {
 		t.Rules = append(t.Rules, rule.name)
 	}

@@ -82,8 +82,8 @@ func (g *graph) remember(fresh *routeNode) *routeNode {
 	}
 	last := g.in.LastGood.route(fresh.id)
 	if last == nil {
-		for i := range fresh.rules { // new: it is not served before all about it is known
-			fresh.rules[i].matches = nil
+		for i := range fresh.rules {
+			fresh.rules[i].withheld = true
 		}
 		return fresh
 	}

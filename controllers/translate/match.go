@@ -92,6 +92,27 @@ func (g *graph) fixedPath(kind snapshot.PathKind, text, field string) (snapshot.
 	return snapshot.PathMatch{Kind: kind, Value: path}, nil
 }
 
+// takes reports whether the rule takes GET of a path whatever else the request has: a match that asks for headers or parameters does not
+// count. The path is as requests have it when they are matched.
+func (r *ruleNode) takes(path string) bool {
+	return slices.ContainsFunc(r.matches, func(m snapshot.Match) bool {
+		return (m.Method == "" || m.Method == string(gwv1.HTTPMethodGet)) && len(m.Headers) == 0 && len(m.Queries) == 0 && pathMatches(m.Path, path)
+	})
+}
+
+// pathMatches is what the data plane's router will do, for one path of a match that httpMatch made.
+func pathMatches(m snapshot.PathMatch, path string) bool {
+	switch m.Kind {
+	case snapshot.PathExact:
+		return path == m.Value
+	case snapshot.PathRegex:
+		whole, err := regexp.Compile(`\A(?:` + m.Value + `)\z`)
+		return err == nil && whole.MatchString(path)
+	}
+	below, ok := strings.CutPrefix(path, strings.TrimSuffix(m.Value, "/"))
+	return ok && (below == "" || below[0] == '/')
+}
+
 // checkExpression compiles what the data plane will compile, so that it does not fail there.
 func checkExpression(pattern, field string) *problem {
 	if _, err := regexp.Compile(pattern); err != nil {

@@ -39,6 +39,8 @@ type ruleNode struct {
 	rule    snapshot.Rule         // without what policies add
 	invalid problems              // why it cannot be served
 	calls   []snapshot.BackendRef // what its own filters call
+	// withheld: it is new, and not served before all about it is known.
+	withheld bool
 }
 
 // parentNode is what became of one parentRef that names a Gateway of ours.

@@ -149,7 +149,7 @@ func (r *routeNode) hostnamesOn(l *listenerNode) []string {
 
 func (g *graph) matches(l *listenerNode, r *routeNode, index int) []snapshot.Match {
 	matches := slices.Clone(r.rules[index].matches)
-	if len(matches) == 0 {
+	if len(matches) == 0 || r.rules[index].withheld {
 		return nil
 	}
 	rule := g.chain(r, index, g.policies.Rule(l.gateway.name, l.key.Section, r.id, index))

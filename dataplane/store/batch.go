@@ -89,20 +89,27 @@ func (g *group) claims(ttl time.Duration) {
 		g.key(c.Counter, c.Key)
 		if c.Places > 0 {
 			g.word(opPlace)
+			g.shadow(c.Shadow)
 			g.number(c.Places)
 			g.number(ttl.Milliseconds())
 			g.word(c.id)
+			g.word("")
 		} else {
 			g.word(opRate)
+			g.shadow(c.Shadow)
 			g.number(int64(c.Cost))
 			g.number(int64(c.Most))
 			g.number(int64(c.Deepest))
+			g.number(int64(c.Least))
 		}
-		if c.Shadow == 0 {
-			g.word("")
-		} else {
-			g.number(int64(c.Shadow))
-		}
+	}
+}
+
+func (g *group) shadow(n int) {
+	if n == 0 {
+		g.word("")
+	} else {
+		g.number(int64(n))
 	}
 }
 

@@ -36,6 +36,7 @@ type Claim struct {
 	Cost    time.Duration // of a rate: what the request adds to the debt
 	Most    time.Duration // the largest debt after that
 	Deepest time.Duration // a debt that is larger is cut to it; at least Most
+	Least   time.Duration // the debt is at least so large: who asks remembers what the store may have lost. 0: nothing is known
 	Places  int64         // 0: a rate
 
 	// The answer.

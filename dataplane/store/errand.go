@@ -140,8 +140,9 @@ func (g *group) errands(all []errand, ttl time.Duration) {
 			g.word(e.id)
 			g.number(ttl.Milliseconds())
 		}
-		g.word("")
-		g.word("")
+		for range 3 {
+			g.word("")
+		}
 	}
 }
 

@@ -1,11 +1,11 @@
 -- Decides calls, one behind the other, each as a whole. KEYS are those of all their claims, in order. ARGV is for each call the number
--- of its claims, and then five words for each of them:
+-- of its claims, and then six words for each of them:
 --
---   r cost most deepest shadow   a rate: take cost, if the debt is then at most `most`
---   l places ttl id shadow       a place among those under way
---   a amount deepest . .         add to a rate's debt (or take from it), whatever it is
---   z id . . .                   give a place back
---   k id ttl . .                 keep a place
+--   r shadow cost most deepest least   a rate: take cost, if the debt is then at most `most`; before that it is at least `least`
+--   l shadow places ttl id .           a place among those under way
+--   a amount deepest . . .             add to a rate's debt (or take from it), whatever it is
+--   z id . . . .                       give a place back
+--   k id ttl . . .                     keep a place
 --
 -- Times are nanoseconds, but for ttl (milliseconds). What claims with a shadow (a word that they share) refuse hinders nobody, and then
 -- none of them takes.
@@ -38,26 +38,28 @@ while at <= #ARGV do
 	local admits, found, refused, shadows = true, {}, {}, {}
 	at = at + 1
 	for i = 1, n do
-		local a, k = at + 5 * (i - 1), KEYS[key + i]
+		local a, k = at + 6 * (i - 1), KEYS[key + i]
 		local op = ARGV[a]
 		if op == 'r' then
-			local deepest = ARGV[a + 3] / 1000
-			local debt, cut = debt_of(k, deepest)
-			if cut then set_debt(k, debt) end -- it was larger once, and would be waited for again
+			local debt, cut = debt_of(k, ARGV[a + 4] / 1000)
+			if ARGV[a + 5] / 1000 > debt then -- we have lost it, and who asks has not
+				debt, cut = ARGV[a + 5] / 1000, true
+			end
+			if cut then set_debt(k, debt) end -- one that was larger once would be waited for again
 			found[i] = debt
-			refused[i] = debt + ARGV[a + 1] / 1000 > ARGV[a + 2] / 1000 + 1 -- a microsecond, for what rounding does
+			refused[i] = debt + ARGV[a + 2] / 1000 > ARGV[a + 3] / 1000 + 1 -- a microsecond, for what rounding does
 		elseif op == 'l' then
 			redis.call('ZREMRANGEBYSCORE', k, '-inf', now)
 			found[i] = redis.call('ZCARD', k)
-			refused[i] = found[i] >= tonumber(ARGV[a + 1])
+			refused[i] = found[i] >= tonumber(ARGV[a + 2])
 		end
 		if refused[i] then
-			if ARGV[a + 4] == '' then admits = false else shadows[ARGV[a + 4]] = true end
+			if ARGV[a + 1] == '' then admits = false else shadows[ARGV[a + 1]] = true end
 		end
 	end
 	answers[#answers + 1] = admits and 1 or 0
 	for i = 1, n do
-		local a, k = at + 5 * (i - 1), KEYS[key + i]
+		local a, k = at + 6 * (i - 1), KEYS[key + i]
 		local op = ARGV[a]
 		local value = found[i] or 0
 		if op == 'a' then
@@ -68,21 +70,21 @@ while at <= #ARGV do
 		elseif op == 'k' then
 			redis.call('ZADD', k, now + ARGV[a + 2] * 1000, ARGV[a + 1])
 			redis.call('PEXPIRE', k, ARGV[a + 2])
-		elseif refused[i] or shadows[ARGV[a + 4]] then
+		elseif refused[i] or shadows[ARGV[a + 1]] then
 			value = -1 - value
 		elseif admits and op == 'r' then
-			local cost = ARGV[a + 1] / 1000
+			local cost = ARGV[a + 2] / 1000
 			value = value + cost
 			if cost > 0 then set_debt(k, value) end
 		elseif admits and op == 'l' then
-			redis.call('ZADD', k, now + ARGV[a + 2] * 1000, ARGV[a + 3])
-			redis.call('PEXPIRE', k, ARGV[a + 2])
+			redis.call('ZADD', k, now + ARGV[a + 3] * 1000, ARGV[a + 4])
+			redis.call('PEXPIRE', k, ARGV[a + 3])
 			value = value + 1
 		end
 		if value >= 0 then value = math.ceil(value) else value = math.floor(value) end
 		answers[#answers + 1] = value
 	end
-	at = at + 5 * n
+	at = at + 6 * n
 	key = key + n
 end
 return answers

@@ -98,7 +98,7 @@ func TestSentinelsSayWhoThePrimaryIs(t *testing.T) {
 		free := c
 		free.Cost = 0
 		call.Claims = append(call.Claims, free)
-		return s.Ask(call) == nil && call.Claims[0].Debt > 59*c.Cost && w.Replica.Do("ROLE") == "*3"
+		return s.Ask(call) == nil && call.Claims[0].Debt > 59*c.Cost && w.Replica.Says("ROLE") == "*3"
 	})
 	admits(t, s, 40, c)
 }

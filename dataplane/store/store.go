@@ -17,7 +17,9 @@ type Store struct {
 	client  atomic.Pointer[rueidis.Client] // nil until the first connection
 	failed  atomic.Int32                   // batches in a row
 	probes  atomic.Int64
-	roused  chan struct{} // holds one; the watcher looks at once
+
+	generation atomic.Int64
+	roused     chan struct{} // holds one; the watcher looks at once
 
 	calls   chan *Call
 	errands chan errand // what nobody waits for
@@ -67,6 +69,9 @@ func (s *Store) Connected(ctx context.Context) error { return s.health.wait(ctx)
 
 // Up reports whether the store is asked now.
 func (s *Store) Up() bool { return s.health.up.Load() }
+
+// Generation is how often the store was found: what was heard of it in another one may be lost there by now. 0: not yet.
+func (s *Store) Generation() int64 { return s.generation.Load() }
 
 // Probes is how often the store was looked for.
 func (s *Store) Probes() int64 { return s.probes.Load() }

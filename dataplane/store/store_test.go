@@ -205,6 +205,25 @@ func TestADebtThatASmallerRateDoesNotKnowIsCut(t *testing.T) {
 	})
 }
 
+func TestADebtThatTheServerHasLostIsToldToIt(t *testing.T) {
+	server := storetest.Start(t)
+	s := connected(t, store.Options{Addresses: []string{server.Address()}})
+	c := bucket(s.Counter("p", "a"), 10)
+	admits(t, s, 4, func() store.Claim { d := c; d.Most = 4 * c.Cost; return d }())
+	c.Least = 2 * c.Cost
+	admits(t, s, 6, c) // less than it knows changes nothing
+	server.Do("FLUSHALL")
+	c.Least = 11 * c.Cost
+	c.Deepest = 20 * c.Cost
+	if ok, got := ask(t, s, c); ok || got[0].Debt < 10*c.Cost {
+		t.Errorf("%v, debt %v", ok, got[0].Debt)
+	}
+	c.Least = 0
+	if ok, got := ask(t, s, c); ok || got[0].Debt < 10*c.Cost {
+		t.Errorf("others do not know it: %v, debt %v", ok, got[0].Debt)
+	}
+}
+
 func TestManyProcessesShareOneCounterWithoutLosingOrInventingAny(t *testing.T) {
 	server := storetest.Start(t)
 	var admitted atomic.Int64

@@ -60,6 +60,7 @@ func (s *Store) watch() {
 // found has the store asked again.
 func (s *Store) found() {
 	s.failed.Store(0)
+	s.generation.Add(1)
 	s.health.set(true)
 	s.options.Metrics.StoreUp(true)
 	s.options.Log.Info("the store answers", "mode", s.options.Mode, "addresses", s.options.Addresses)

@@ -68,6 +68,9 @@ func TestATypoIsAnError(t *testing.T) {
 		"gateway: {create: true, listeners: []}":    `at '/gateway/listeners'`,
 		"tracing: {endpoint: collector:4317}":       `at '/tracing/endpoint'`,
 		"nodeSelector: {a: 1}":                      `at '/nodeSelector/a'`,
+		"store: {address: ['a:1']}":                 `additional properties 'address' not allowed`,
+		"store: {addresses: [redis.infra]}":         `at '/store/addresses/0'`,
+		"store: {passwordSecret: {key: password}}":  `at '/store/passwordSecret'`,
 	} {
 		_, err := template(t, values)
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -85,6 +88,9 @@ func TestValuesThatContradictEachOtherAreAnError(t *testing.T) {
 		"autoscaling: {enabled: true, targetCPUUtilization: null}":                                         "autoscaling looks at nothing",
 		"autoscaling: {enabled: true, targetMemoryUtilization: 80}\nresources: {requests: {memory: null}}": "resources.requests.memory, which is not set",
 		"rbac: {create: false, secrets: {namespaces: [infra]}}":                                            "no role is made",
+		"store: {addresses: ['a:1', 'b:1']}":                                                               "names several servers",
+		"store: {addresses: ['a:1'], mode: sentinel}":                                                      "store.primary must say",
+		"store: {addresses: ['a:1'], tls: {caSecret: {name: ca}}}":                                         "the connection would be plain",
 	} {
 		_, err := template(t, values)
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -197,7 +203,43 @@ verbosity: 2
 accessLog: {hideQuery: true}
 tracing: {endpoint: "http://collector:4317", ratio: 0.25}
 pprof: true
+store:
+  addresses: ["a.redis:26379", "b.redis:26379"]
+  mode: sentinel
+  primary: mymaster
+  database: 3
+  username: gate
+  passwordSecret: {name: store}
+  sentinelUsername: watch
+  sentinelPasswordSecret: {name: sentinels, key: secret}
+  tls: {enabled: true, serverName: redis.example.com, caSecret: {name: store}, certificateSecret: gate-tls}
 `
+
+func TestTheStoresFilesAreWhereItsFlagsSay(t *testing.T) {
+	text, err := template(t, allFlags)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`--store=a.redis:26379,b.redis:26379`, `--store-password-file=/etc/gatehouse/store/password`, `--store-tls-ca=/etc/gatehouse/store/ca.crt`,
+		`{name: store, mountPath: /etc/gatehouse/store, readOnly: true}`,
+		`secret: {name: store, items: [{key: password, path: password}]}`,
+		`secret: {name: sentinels, items: [{key: secret, path: sentinel-password}]}`,
+		`secret: {name: store, items: [{key: ca.crt, path: ca.crt}]}`,
+		`secret: {name: gate-tls, items: [{key: tls.crt, path: tls.crt}, {key: tls.key, path: tls.key}]}`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("there is no %s", want)
+		}
+	}
+	for values, what := range map[string]string{
+		"": "nothing is named", "store: {passwordSecret: {name: store}}": "there is no store", "store: {addresses: ['a:1']}": "no file is needed",
+	} {
+		if text, err := template(t, values); err != nil || strings.Contains(text, "/etc/gatehouse/store") {
+			t.Errorf("%s, and yet files of the store are mounted (%v)", what, err)
+		}
+	}
+}
 
 func TestTheProcessKnowsEachFlag(t *testing.T) {
 	known := flagsIn(t, "*.go")

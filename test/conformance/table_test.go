@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"sort"
@@ -16,6 +17,15 @@ import (
 
 // coreTests is how many there are in each profile of v1.7.0: a test that the suite left out for whatever reason is missed by it.
 var coreTests = map[string]uint32{"GATEWAY-HTTP": 40, "GATEWAY-GRPC": 17}
+
+// promised are features beside those of HTTPRoute that the class has to claim, and whose tests have to pass: somebody's safety hangs on them.
+var promised = []features.FeatureName{
+	features.SupportGatewayFrontendClientCertificateValidation,
+	features.SupportGatewayFrontendClientCertificateValidationInsecureFallback,
+}
+
+// promisedTests is how many tests there are of those in v1.7.0.
+const promisedTests = 4
 
 // table is what became of each test.
 type table struct {
@@ -109,9 +119,11 @@ func profileText(b *strings.Builder, p confv1.ProfileReport) {
 	b.WriteString("\n")
 }
 
-// missing says what of the promise isn't kept: each core test passes, and the extended features of HTTPRoute in the standard channel are claimed.
-// Which tests failed is told by the suite itself.
+// missing says what of the promise isn't kept: each core test passes, the extended features of HTTPRoute in the standard channel and those promised
+// are claimed, and the tests of those promised were run and passed. Which other tests failed is told by the suite itself.
 func (t *table) missing(report *confv1.ConformanceReport, claimed []features.FeatureName) []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	var out []string
 	for name, want := range coreTests {
 		i := slices.IndexFunc(report.ProfileReports, func(p confv1.ProfileReport) bool { return p.Name == name })
@@ -127,6 +139,25 @@ func (t *table) missing(report *confv1.ConformanceReport, claimed []features.Fea
 		if f.Channel == features.FeatureChannelStandard && !slices.Contains(claimed, f.Name) {
 			out = append(out, fmt.Sprintf("the GatewayClass doesn't claim %s", f.Name))
 		}
+	}
+	for _, f := range promised {
+		if !slices.Contains(claimed, f) {
+			out = append(out, fmt.Sprintf("the GatewayClass doesn't claim %s", f))
+		}
+	}
+	passed := 0
+	for name, test := range t.tests {
+		if !slices.ContainsFunc(promised, func(f features.FeatureName) bool { return slices.Contains(test.Features, f) }) {
+			continue
+		}
+		if result := t.rows[name].result; result == "passed" {
+			passed++
+		} else {
+			out = append(out, fmt.Sprintf("%s %s, and has to pass", name, cmp.Or(result, "did not run")))
+		}
+	}
+	if passed != promisedTests {
+		out = append(out, fmt.Sprintf("%d tests of %v passed, of %d", passed, promised, promisedTests))
 	}
 	sort.Strings(out)
 	return out

@@ -21,8 +21,8 @@ import (
 	"github.com/gatehouse-dev/gatehouse/controllers"
 )
 
-// account is the replica's ServiceAccount, which may read everything of the Gateway API but what a test leaves out, and no Secret but
-// those of the release's namespace.
+// account is the replica's ServiceAccount, which may read everything of the Gateway API, and ConfigMaps, but what a test leaves out (in the
+// release's namespace ConfigMaps are its own), and no Secret.
 func (w *world) account(without string) func(*controllers.ClusterOptions) {
 	w.t.Helper()
 	may := func(group string, resources ...string) string {
@@ -41,7 +41,6 @@ MAY- {apiGroups: [gateway.networking.k8s.io, gatehouse.dev], resources: ["*/stat
 - {apiGroups: [""], resources: [services], verbs: [create, patch, delete]}
 - {apiGroups: [apiextensions.k8s.io], resources: [customresourcedefinitions], verbs: [get, list, watch]}
 - {apiGroups: [events.k8s.io], resources: [events], verbs: [create, patch]}
-- {apiGroups: [""], resources: [configmaps], verbs: [get, list, watch, create, update]}
 - {apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, list, watch, create, patch, update]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
@@ -49,7 +48,18 @@ kind: ClusterRoleBinding
 metadata: {name: RELEASE}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: RELEASE}
 subjects: [{kind: ServiceAccount, name: gatehouse, namespace: RELEASE}]
-`, "MAY", may(`""`, "services", "namespaces")+may("discovery.k8s.io", "endpointslices")+
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: gatehouse, namespace: RELEASE}
+rules: [{apiGroups: [""], resources: [configmaps], verbs: [get, list, watch, create, update]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: gatehouse, namespace: RELEASE}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: gatehouse}
+subjects: [{kind: ServiceAccount, name: gatehouse, namespace: RELEASE}]
+`, "MAY", may(`""`, "services", "namespaces", "configmaps")+may("discovery.k8s.io", "endpointslices")+
 		may("gateway.networking.k8s.io, gatehouse.dev",
 			"gatewayclasses", "gateways", "httproutes", "grpcroutes", "referencegrants", "backendtlspolicies", "authpolicies", "ratelimitpolicies")))
 	return func(o *controllers.ClusterOptions) {

@@ -27,7 +27,9 @@ type authority struct {
 	roots *x509.CertPool
 }
 
-var newAuthority = sync.OnceValues(func() (*authority, error) {
+var newAuthority = sync.OnceValues(makeAuthority)
+
+func makeAuthority() (*authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -47,7 +49,7 @@ var newAuthority = sync.OnceValues(func() (*authority, error) {
 	roots := x509.NewCertPool()
 	roots.AddCert(cert)
 	return &authority{key, cert, roots}, nil
-})
+}
 
 func certificates(t *testing.T) *authority {
 	t.Helper()

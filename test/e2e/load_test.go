@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -26,6 +27,8 @@ type target struct {
 	roots    *x509.CertPool // for https
 	path     string         // prefix of paths; a number is added, so that no two requests are alike
 	backends []string       // prefixes of the names that may answer
+	header   http.Header    // of each request
+	refused  int            // the status that is right, where it is not a backend that ought to answer; 0: it is
 }
 
 // client is one way to reach a target. The kinds differ in what a change can break: kept connections must be ended gracefully, fresh ones must
@@ -167,6 +170,7 @@ func (l *load) one(n int) {
 // answer is what hack/backend says.
 type answer struct {
 	Backend, Method, Host, Target string
+	Header                        http.Header // of the request
 }
 
 // ask sends one request and says what of the answer is wrong.
@@ -179,6 +183,7 @@ func ask(c *loadClient, g target, uri string) error {
 	if err != nil {
 		return err
 	}
+	maps.Copy(r.Header, g.header)
 	response, err := c.Do(r)
 	if err != nil {
 		return err
@@ -188,7 +193,10 @@ func ask(c *loadClient, g target, uri string) error {
 	if err != nil {
 		return fmt.Errorf("%d, but the body broke off: %w", response.StatusCode, err)
 	}
-	if response.StatusCode != http.StatusOK {
+	if g.refused != 0 && response.StatusCode == g.refused {
+		return nil
+	}
+	if g.refused != 0 || response.StatusCode != http.StatusOK {
 		return fmt.Errorf("%d %.100q", response.StatusCode, raw)
 	}
 	var a answer

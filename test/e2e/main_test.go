@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/gatehouse-dev/gatehouse/api/v1alpha1"
 	"github.com/gatehouse-dev/gatehouse/hack/kube"
 )
 
@@ -58,6 +59,9 @@ func enter() (err error) {
 		return err
 	}
 	if err := gwv1.Install(scheme); err != nil {
+		return err
+	}
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
 		return err
 	}
 	api, err = client.NewWithWatch(config, client.Options{Scheme: scheme})

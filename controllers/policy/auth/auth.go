@@ -47,7 +47,7 @@ func merge(effects []policy.Effect) policy.Effect {
 			all.Policies = append(all.Policies, f.(auth.Config).Policies...)
 		}
 	}
-	return policy.Effect{Filters: []snapshot.Filter{all}}
+	return policy.Effect{Filters: []snapshot.Filter{all.Settle()}}
 }
 
 // compile is one policy as a filter.
@@ -69,7 +69,7 @@ func compile(p *v1alpha1.AuthPolicy, lookup policy.Lookup) (policy.Effect, []pol
 	if len(c.problems) > 0 {
 		return policy.Effect{}, c.problems
 	}
-	return policy.Effect{Filters: []snapshot.Filter{auth.Config{Policies: []auth.Policy{out}}}, Backends: c.backends}, nil
+	return policy.Effect{Filters: []snapshot.Filter{auth.Config{Policies: []auth.Policy{out}}}, Backends: c.backends, Paths: c.paths}, nil
 }
 
 // compilation is what is known and found while a policy is compiled.
@@ -77,6 +77,7 @@ type compilation struct {
 	policy   *v1alpha1.AuthPolicy
 	lookup   policy.Lookup
 	backends []snapshot.Backend
+	paths    []policy.Path
 	problems []policy.Problem
 }
 

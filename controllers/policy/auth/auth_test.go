@@ -3,6 +3,7 @@ package auth_test
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -123,7 +124,7 @@ func accepted(a *policy.Attached) metav1.Condition {
 // same compares settings, the bytes of what is secret included.
 func same(t *testing.T, want, got any) {
 	t.Helper()
-	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}), cmpopts.IgnoreUnexported(filter.Method{})); diff != "" {
 		t.Errorf("want (-), got (+):\n%s", diff)
 	}
 }
@@ -168,6 +169,42 @@ func TestAPolicyWithoutMethodsHasItsRules(t *testing.T) {
 
 func ref(name string, port uint16) snapshot.BackendRef {
 	return snapshot.BackendRef{Service: snapshot.Name{Namespace: "shop", Name: name}, Port: port}
+}
+
+func TestALoginMissesThePathsThatItAnswers(t *testing.T) {
+	routeThatTakes := func(paths ...string) policy.Targets {
+		w := targets
+		w.Routes = slices.Clone(targets.Routes)
+		w.Routes[0].Takes = func(_ int, path string) bool { return slices.Contains(paths, path) }
+		return w
+	}
+	const login = "issuer: 'https://sso.example.com', clientID: gatehouse"
+	tests := []struct {
+		name, spec string
+		takes      []string
+		want       []string
+	}{
+		{"both are there", "methods: [{name: m, oidc: {" + login + "}}]", []string{"/oauth2/callback", "/oauth2/logout"}, nil},
+		{"neither is", "methods: [{name: m, oidc: {" + login + "}}]", nil, []string{
+			"spec.methods[0].oidc.callbackPath: logins cannot complete: no rule of HTTPRoute shop/api that this policy holds for takes GET /oauth2/callback",
+			"spec.methods[0].oidc.logoutPath: nobody can log out: no rule of HTTPRoute shop/api that this policy holds for takes GET /oauth2/logout"}},
+		{"those of a second method", "methods: [{name: m, clientCertificate: {}}, {name: n, oidc: {" + login + ", callbackPath: /in, logoutPath: /out}}]",
+			[]string{"/oauth2/callback", "/oauth2/logout", "/in"}, []string{
+				"spec.methods[1].oidc.logoutPath: nobody can log out: no rule of HTTPRoute shop/api that this policy holds for takes GET /out"}},
+		{"other methods have none", "methods: [{name: m, clientCertificate: {}}]", nil, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			a := policy.Attach(policy.Input{Kinds: kinds, Objects: []policy.Object{read(t, "auth", "HTTPRoute api", tt.spec)}, Targets: routeThatTakes(tt.takes...)})
+			var got []string
+			for _, p := range a.Statuses(func(snapshot.ListenerKey) string { return "" })[0].Problems {
+				got = append(got, strings.TrimSuffix(p.String(), "; add a match for it, or choose a path that one takes"))
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
 }
 
 func TestEachMethodBecomesItsSettings(t *testing.T) {

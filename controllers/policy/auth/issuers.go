@@ -15,6 +15,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/gatehouse-dev/gatehouse/api/v1alpha1"
+	"github.com/gatehouse-dev/gatehouse/controllers/policy"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/jwt"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/oidc"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
@@ -102,6 +103,9 @@ func (c *compilation) oidc(field string, m v1alpha1.OIDCMethod) *oidc.Config {
 		SessionTTL:         c.duration(field+".sessionTTL", m.SessionTTL, defaultSession, minSession, maxSession),
 		ForwardAccessToken: m.ForwardAccessToken,
 	}
+	c.paths = append(c.paths,
+		policy.Path{Path: out.CallbackPath, Field: field + ".callbackPath", Otherwise: "logins cannot complete"},
+		policy.Path{Path: out.LogoutPath, Field: field + ".logoutPath", Otherwise: "nobody can log out"})
 	if strings.ContainsAny(m.Issuer, "?") {
 		c.wrong(field+".issuer", "has a query; the discovery document stands below it (OpenID Connect Discovery 1.0, 3)")
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -21,12 +22,19 @@ import (
 )
 
 // Kind is RateLimitPolicy.
-var Kind = policy.Of(
-	func() *v1alpha1.RateLimitPolicy { return new(v1alpha1.RateLimitPolicy) },
-	func(p *v1alpha1.RateLimitPolicy) []policy.Target { return p.Spec.TargetRefs },
-	policy.AttachTo{policy.Gateway, policy.Listener, policy.ListenerSet, policy.HTTPRoute, policy.GRPCRoute, policy.Rule},
-	merge,
-	compile)
+var Kind = With(true)
+
+// With is RateLimitPolicy for a process that has, or has not, a store for what replicas share.
+func With(store bool) policy.Kind {
+	return policy.Of(
+		func() *v1alpha1.RateLimitPolicy { return new(v1alpha1.RateLimitPolicy) },
+		func(p *v1alpha1.RateLimitPolicy) []policy.Target { return p.Spec.TargetRefs },
+		policy.AttachTo{policy.Gateway, policy.Listener, policy.ListenerSet, policy.HTTPRoute, policy.GRPCRoute, policy.Rule},
+		merge,
+		func(p *v1alpha1.RateLimitPolicy, _ policy.Lookup) (policy.Effect, []policy.Problem) {
+			return compile(p, store)
+		})
+}
 
 // merge lets every limit of every policy hold.
 func merge(effects []policy.Effect) policy.Effect {
@@ -45,15 +53,14 @@ const (
 	maxWindow = 744 * time.Hour
 )
 
-// compile is one policy as a filter.
-func compile(p *v1alpha1.RateLimitPolicy, _ policy.Lookup) (policy.Effect, []policy.Problem) {
+// compile is one policy as a filter. Without a store one that is shared does what it says for the case that the store fails.
+func compile(p *v1alpha1.RateLimitPolicy, store bool) (policy.Effect, []policy.Problem) {
 	c := compilation{policy: ratelimit.Policy{UID: string(p.UID), Name: snapshot.Name{Namespace: p.Namespace, Name: p.Name}}}
-	switch p.Spec.Mode {
-	case v1alpha1.RateLimitModeEnforce, "":
-	case v1alpha1.RateLimitModeShadow:
-		c.shadow = true
-	default:
-		c.wrong("spec.mode", "this version of Gatehouse knows no mode %q; use Enforce or Shadow", p.Spec.Mode)
+	c.shadow = choose(&c, "spec.mode", p.Spec.Mode, modes)
+	c.scope = choose(&c, "spec.scope", p.Spec.Scope, scopes)
+	c.failure = choose(&c, "spec.onStoreFailure", p.Spec.OnStoreFailure, failures)
+	if p.Spec.OnStoreFailure != "" && c.scope != ratelimit.Shared {
+		c.wrong("spec.onStoreFailure", "is for scope Shared; this policy asks no store")
 	}
 	if len(p.Spec.Limits) == 0 {
 		c.wrong("spec.limits", "a policy needs at least one limit")
@@ -69,13 +76,63 @@ func compile(p *v1alpha1.RateLimitPolicy, _ policy.Lookup) (policy.Effect, []pol
 	if len(c.problems) > 0 {
 		return policy.Effect{}, c.problems
 	}
-	return policy.Effect{Filters: []snapshot.Filter{config}}, nil
+	var lessened []policy.Problem
+	if c.scope == ratelimit.Shared && !store {
+		lessened = []policy.Problem{{
+			FieldPath: "spec.scope", Reason: v1alpha1.PolicyReasonNoStore, Lessened: true,
+			Message: "no store is configured, so " + withoutStore[c.failure] + "; the operator names one with --store, or the chart's store.addresses",
+		}}
+	}
+	return policy.Effect{Filters: []snapshot.Filter{config}}, lessened
+}
+
+// withoutStore says what a policy does that is shared with nobody.
+var withoutStore = map[ratelimit.OnStoreFailure]string{
+	ratelimit.CountLocally: "each replica admits its share of the limits by itself (onStoreFailure: Local)",
+	ratelimit.Allow:        "all requests are admitted (onStoreFailure: Allow)",
+	ratelimit.Deny:         "all requests are refused with 503 (onStoreFailure: Deny)",
+}
+
+// What the words of the API are for the filter. Each has a default, the empty word.
+var (
+	modes = map[v1alpha1.RateLimitMode]bool{
+		"": false, v1alpha1.RateLimitModeEnforce: false, v1alpha1.RateLimitModeShadow: true,
+	}
+	scopes = map[v1alpha1.RateLimitScope]ratelimit.Scope{
+		"": ratelimit.Local, v1alpha1.RateLimitScopeLocal: ratelimit.Local,
+		v1alpha1.RateLimitScopeDivided: ratelimit.Divided, v1alpha1.RateLimitScopeShared: ratelimit.Shared,
+	}
+	failures = map[v1alpha1.RateLimitStoreFailure]ratelimit.OnStoreFailure{
+		"": ratelimit.CountLocally, v1alpha1.RateLimitStoreFailureLocal: ratelimit.CountLocally,
+		v1alpha1.RateLimitStoreFailureAllow: ratelimit.Allow, v1alpha1.RateLimitStoreFailureDeny: ratelimit.Deny,
+	}
+	costFroms = map[v1alpha1.RateLimitCostFrom]bool{
+		"": false, v1alpha1.RateLimitCostFromRequest: false, v1alpha1.RateLimitCostFromResponse: true,
+	}
+)
+
+// choose is what a word means. One of a later version of the API is a problem: to take it for the default could be anything.
+func choose[W ~string, V any](c *compilation, field string, word W, meanings map[W]V) V {
+	v, known := meanings[word]
+	if !known {
+		var words []string
+		for w := range meanings {
+			if w != "" {
+				words = append(words, string(w))
+			}
+		}
+		slices.Sort(words)
+		c.wrong(field, "this version of Gatehouse knows no %s %q; use %s", field[strings.LastIndexByte(field, '.')+1:], word, strings.Join(words, " or "))
+	}
+	return v
 }
 
 // compilation is what is known and found while a policy is compiled.
 type compilation struct {
 	policy   ratelimit.Policy
 	shadow   bool
+	scope    ratelimit.Scope
+	failure  ratelimit.OnStoreFailure
 	problems []policy.Problem
 }
 
@@ -84,7 +141,9 @@ func (c *compilation) wrong(field, format string, args ...any) {
 }
 
 func (c *compilation) limit(field string, l v1alpha1.RateLimit) ratelimit.Limit {
-	out := ratelimit.Limit{Policy: c.policy, Name: string(l.Name), Shadow: c.shadow, When: l.When}
+	out := ratelimit.Limit{
+		Policy: c.policy, Name: string(l.Name), Shadow: c.shadow, When: l.When, Cost: l.Cost, Scope: c.scope, OnStoreFailure: c.failure,
+	}
 	if l.Name == "" {
 		c.wrong(field+".name", "a limit needs a name")
 	}
@@ -100,6 +159,7 @@ func (c *compilation) limit(field string, l v1alpha1.RateLimit) ratelimit.Limit 
 			out.Rates = append(out.Rates, rate)
 		}
 	}
+	c.cost(field, l, &out)
 	switch {
 	case l.Concurrency != nil && *l.Concurrency < 1:
 		c.wrong(field+".concurrency", "must be at least 1")
@@ -109,6 +169,24 @@ func (c *compilation) limit(field string, l v1alpha1.RateLimit) ratelimit.Limit 
 		c.wrong(field, "a limit needs rates or concurrency, or both")
 	}
 	return out
+}
+
+// cost checks what a request counts as.
+func (c *compilation) cost(field string, l v1alpha1.RateLimit, out *ratelimit.Limit) {
+	out.CostFromResponse = choose(c, field+".costFrom", l.CostFrom, costFroms)
+	switch {
+	case l.Cost == "" && l.CostFrom != "":
+		c.wrong(field+".costFrom", "there is no cost")
+	case l.Cost == "":
+	case len(l.Rates) == 0:
+		c.wrong(field+".cost", "is for rates; concurrency counts requests")
+	case out.CostFromResponse:
+		if _, err := expr.CompileResponse(l.Cost, expr.Int); err != nil {
+			c.wrong(field+".cost", "%v", err)
+		}
+	default:
+		c.expression(field+".cost", l.Cost, expr.Int)
+	}
 }
 
 // expression compiles a text; the filter will find it compiled.

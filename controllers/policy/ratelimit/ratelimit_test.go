@@ -75,6 +75,59 @@ limits:
 	}
 }
 
+func TestScopeAndCostAreSettingsOfTheFilter(t *testing.T) {
+	for _, q := range []struct {
+		spec string
+		want filter.Limit
+	}{
+		{"scope: Local", filter.Limit{}},
+		{"scope: Divided", filter.Limit{Scope: filter.Divided}},
+		{"scope: Shared", filter.Limit{Scope: filter.Shared, OnStoreFailure: filter.CountLocally}},
+		{"scope: Shared, onStoreFailure: Local", filter.Limit{Scope: filter.Shared, OnStoreFailure: filter.CountLocally}},
+		{"scope: Shared, onStoreFailure: Allow", filter.Limit{Scope: filter.Shared, OnStoreFailure: filter.Allow}},
+		{"scope: Shared, onStoreFailure: Deny", filter.Limit{Scope: filter.Shared, OnStoreFailure: filter.Deny}},
+	} {
+		for cost, want := range map[string]filter.Limit{
+			"": {}, `, cost: 'request.method == "GET" ? 1 : 5'`: {Cost: `request.method == "GET" ? 1 : 5`},
+			`, cost: 'int(response.headers["x-tokens"])', costFrom: Response`: {Cost: `int(response.headers["x-tokens"])`, CostFromResponse: true},
+		} {
+			a := attach(read(t, "limits", "HTTPRoute api", fmt.Sprintf("{%s, limits: [{name: a, rates: [{requests: 5, window: 1m}]%s}]}", q.spec, cost)))
+			want.Policy, want.Name = filter.Policy{UID: "1234", Name: snapshot.Name{Namespace: "shop", Name: "limits"}}, "a"
+			want.Rates = []filter.Rate{{Requests: 5, Window: time.Minute}}
+			want.Scope, want.OnStoreFailure = q.want.Scope, q.want.OnStoreFailure
+			got := onRule(a)
+			if len(got.Filters) != 1 {
+				t.Errorf("%s%s: %+v", q.spec, cost, a.Statuses(func(snapshot.ListenerKey) string { return "" }))
+				continue
+			}
+			if diff := cmp.Diff(filter.Config{Limits: []filter.Limit{want}}, got.Filters[0]); diff != "" {
+				t.Errorf("%s%s: want (-), got (+):\n%s", q.spec, cost, diff)
+			}
+		}
+	}
+}
+
+func TestWithoutAStoreASharedPolicyActsAndSaysHow(t *testing.T) {
+	for failure, says := range map[string]string{
+		"Local": "each replica admits its share", "Allow": "all requests are admitted", "Deny": "all requests are refused with 503",
+	} {
+		p := read(t, "limits", "HTTPRoute api", fmt.Sprintf("{scope: Shared, onStoreFailure: %s, limits: [{name: a, concurrency: 1}]}", failure))
+		a := policy.Attach(policy.Input{Kinds: []policy.Kind{ratelimit.With(false)}, Objects: []policy.Object{p}, Targets: world})
+		if len(onRule(a).Filters) != 1 {
+			t.Error("it does not act")
+		}
+		s := a.Statuses(func(snapshot.ListenerKey) string { return "" })[0]
+		accepted, programmed := s.Status.Ancestors[0].Conditions[0], s.Status.Ancestors[0].Conditions[1]
+		if accepted.Status != metav1.ConditionTrue || programmed.Status != metav1.ConditionFalse || programmed.Reason != "NoStore" ||
+			!strings.Contains(programmed.Message, says) || !strings.Contains(programmed.Message, "--store") {
+			t.Errorf("%+v %+v", accepted, programmed)
+		}
+		if len(s.Problems) != 1 || s.Problems[0].FieldPath != "spec.scope" {
+			t.Errorf("%+v", s.Problems)
+		}
+	}
+}
+
 func TestLimitsOfAllPoliciesAddUpToOneFilter(t *testing.T) {
 	one := "limits: [{name: one, concurrency: 1}]"
 	young := read(t, "young", "HTTPRoute api", one)
@@ -120,6 +173,15 @@ func TestWhatIsWrongIsToldWithItsField(t *testing.T) {
 		{"a name twice", "limits: [{name: a, concurrency: 1}, {name: a, concurrency: 2}]", `spec.limits[1].name: another limit is named "a"`},
 		{"no limits", "mode: Enforce", "spec.limits: a policy needs at least one limit"},
 		{"a mode of another version", "{mode: Divide, limits: [{name: a, concurrency: 1}]}", `spec.mode: this version of Gatehouse knows no mode "Divide"`},
+		{"a scope of another version", "{scope: Gossip, limits: [{name: a, concurrency: 1}]}", `spec.scope: this version of Gatehouse knows no scope "Gossip"; use Divided or Local or Shared`},
+		{"a failure of another version", "{scope: Shared, onStoreFailure: Wait, limits: [{name: a, concurrency: 1}]}", `knows no onStoreFailure "Wait"; use Allow or Deny or Local`},
+		{"a failure of a store that is not asked", "{onStoreFailure: Deny, limits: [{name: a, concurrency: 1}]}", "spec.onStoreFailure: is for scope Shared"},
+		{"a cost of no number", "limits: [{name: a, rates: [{requests: 1, window: 1s}], cost: source.ip}]", "spec.limits[0].cost: line 1, column 7: gives string, but must give a whole number"},
+		{"a cost of the answer beforehand", "limits: [{name: a, rates: [{requests: 1, window: 1s}], cost: response.code}]", "spec.limits[0].cost: line 1, column 1: response is not there"},
+		{"a cost of what is not in answers either", "limits: [{name: a, rates: [{requests: 1, window: 1s}], cost: response.body, costFrom: Response}]", "spec.limits[0].cost: line 1, column 1: response.body is not there"},
+		{"a cost from elsewhere", "limits: [{name: a, rates: [{requests: 1, window: 1s}], cost: '1', costFrom: Trailer}]", `spec.limits[0].costFrom: this version of Gatehouse knows no costFrom "Trailer"`},
+		{"no cost, from the answer", "limits: [{name: a, rates: [{requests: 1, window: 1s}], costFrom: Response}]", "spec.limits[0].costFrom: there is no cost"},
+		{"a cost of places", "limits: [{name: a, concurrency: 1, cost: '2'}]", "spec.limits[0].cost: is for rates"},
 		{"two mistakes", "{mode: Divide, limits: [{name: a}]}", "use Enforce or Shadow; spec.limits[0]: a limit needs"},
 	}
 	for _, tt := range tests {

@@ -1,9 +1,17 @@
 package auth
 
 import (
+	"io"
+	"slices"
+	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/apikey"
+	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/external"
+	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/method"
+	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/oidc"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
 )
 
@@ -78,5 +86,118 @@ func TestAttackPathTricksAroundARule(t *testing.T) {
 		if got := send(t, c, ex); got != 0 || ex.Request.Target.String() != path {
 			t.Errorf("%s goes as %s: %d", path, ex.Request.Target, got)
 		}
+	}
+}
+
+// tail is a body without content whose trailer says that.
+type tail struct{ fields message.Header }
+
+func (*tail) Next() ([]byte, error)      { return nil, io.EOF }
+func (*tail) More() bool                 { return true }
+func (t *tail) Trailer() *message.Header { return &t.fields }
+func (*tail) Abort(error)                {}
+
+// Some servers add the fields behind a body to those of the head.
+func TestAttackHeaderSpoofingByTrailers(t *testing.T) {
+	p := forwarding(Policy{Name: policyOf("api", Any).Name, Methods: []Method{{Name: "partners", APIKey: partners()}}}, Header{"X-Auth-User", "identity.subject"})
+	for _, shadow := range []bool{false, true} {
+		p.Shadow = shadow
+		ex := get("/", field("X-API-Key", "key-of-blue"))
+		ex.Request.Body = message.NewBody(&tail{message.NewHeader(
+			field("X-Auth-User", "admin"), field("x_auth_user", "admin"), field("X-Checksum", "7"))}, -1, nil)
+		if got := send(t, newHouse(t).chain(nil, p), ex); got != 0 {
+			t.Fatalf("%d", got)
+		}
+		if _, err := ex.Request.Body.Next(); err != io.EOF {
+			t.Fatal(err)
+		}
+		trailer := ex.Request.Body.Trailer()
+		if trailer.Len() != 1 || trailer.Get("X-Checksum") != "7" {
+			t.Errorf("shadow %v: the backend gets the trailer %v", shadow, slices.Collect(values(trailer)))
+		}
+	}
+}
+
+func values(h *message.Header) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for name, value := range h.All() {
+			if !yield(name + ": " + value) {
+				return
+			}
+		}
+	}
+}
+
+// What is judged and what a backend reads must be the same: many servers take X_Api_Key for X-Api-Key (contracts 7).
+func TestAttackAnotherSpellingBesideACredentialThatIsForwarded(t *testing.T) {
+	keys := Method{Name: "partners", APIKey: partners()}
+	check := Method{Name: "check", External: &external.Config{AllowedRequestHeaders: []string{"X-Tenant"}}}
+	for _, shadow := range []bool{false, true} {
+		p := Policy{Name: policyOf("api", All).Name, Require: All, Shadow: shadow, Methods: []Method{keys, check}, Forward: Forward{KeepCredential: true}}
+		c := newHouse(t).chain(map[string]method.Method{"check": accepts("x")}, p)
+		ex := get("/", field("X-API-Key", "key-of-blue"), field("X_API_Key", "key-of-red"), field("x-tenant", "one"), field("X_TENANT", "two"), field("X_Other", "1"))
+		if got := send(t, c, ex); got != 0 {
+			t.Fatalf("%d", got)
+		}
+		want := []string{"X-API-Key: key-of-blue", "X_Other: 1", "x-tenant: one"}
+		if shadow { // takes nothing away
+			want = []string{"X-API-Key: key-of-blue", "X_API_Key: key-of-red", "X_Other: 1", "X_TENANT: two", "x-tenant: one"}
+		}
+		if d := cmp.Diff(want, lines(ex)); d != "" {
+			t.Errorf("shadow %v: %s", shadow, d)
+		}
+	}
+}
+
+// A backend that gets access tokens from us believes what stands in Authorization: that must be ours, or nothing.
+func TestAttackAnAccessTokenOfTheClientsOwn(t *testing.T) {
+	forwards := Method{Name: "staff", OIDC: &oidc.Config{ForwardAccessToken: true}}
+	keys := Method{Name: "partners", APIKey: partners()}
+	tokens := Method{Name: "tokens", APIKey: partners(apikey.Source{Header: "Authorization", Prefix: "Bearer "})}
+	given := accepts("ann")
+	given.result.Set = []method.Field{{Name: "Authorization", Value: "Bearer ours"}}
+	nobody := says(method.Absent, "", "")
+	for _, c := range []struct {
+		sentence string
+		require  Require
+		staff    *scripted
+		others   []Method
+		keep     bool
+		want     []string
+	}{
+		{"there is one of ours", Any, given, nil, false, []string{"Authorization: Bearer ours"}},
+		{"the session has none", Any, accepts("ann"), nil, false, nil},
+		{"anonymous", Optional, nobody, nil, false, nil},
+		{"by another method", Any, nobody, []Method{keys}, false, nil},
+		{"by another method whose credential is forwarded", Any, nobody, []Method{keys}, true, []string{"X-API-Key: key-of-blue"}},
+		{"which may stand there and be forwarded", Any, nobody, []Method{keys, tokens}, true, []string{"Authorization: Bearer theirs", "X-API-Key: key-of-blue"}},
+	} {
+		p := Policy{Name: policyOf("api", c.require).Name, Require: c.require, Methods: append([]Method{forwards}, c.others...)}
+		p.Forward.KeepCredential = c.keep
+		ex := get("/", field("Authorization", "Bearer theirs"))
+		if len(c.others) > 0 {
+			ex.Request.Header.Add("X-API-Key", "key-of-blue")
+		}
+		if got := send(t, newHouse(t).chain(map[string]method.Method{"staff": c.staff}, p), ex); got != 0 {
+			t.Errorf("%s: %d", c.sentence, got)
+		}
+		if d := cmp.Diff(c.want, lines(ex)); d != "" {
+			t.Errorf("%s: %s", c.sentence, d)
+		}
+	}
+}
+
+// Whoever owns a route may let in whom a key names; what the Gateway's policy says about who came in, by its own methods, stays true.
+func TestAttackAnotherIdentityInAHeaderOfThePolicyAbove(t *testing.T) {
+	outer := forwarding(policyOf("gateway", Any, "tokens"), Header{"X-User", "identity.subject"})
+	central := forwarding(policyOf("central", Any), Header{"X-Who", "identity.subject"}) // proves nothing itself: those below do
+	inner := forwarding(policyOf("route", Any, "keys"), Header{"X-Client", "identity.subject"})
+	ex := get("/")
+	c := newHouse(t).chain(map[string]method.Method{"tokens": accepts("mallory"), "keys": accepts("admin")}, outer, central, inner)
+	if got := send(t, c, ex); got != 0 || subjectOf(ex) != "admin" {
+		t.Errorf("%d %s", got, subjectOf(ex))
+	}
+	if got := strings.Join(lines(ex), "; "); got != "X-Client: admin; X-User: mallory; X-Who: admin" {
+		t.Error(got)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/gatehouse-dev/gatehouse/dataplane/expr"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/method"
+	"github.com/gatehouse-dev/gatehouse/dataplane/keep"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
 )
@@ -65,16 +66,35 @@ func (m Method) settings() (settings, error) {
 	return set[0], nil
 }
 
+// built is what became of a method's settings.
+type built struct {
+	method method.Method
+	err    error
+}
+
+type builtKey struct{ text string }
+
+// build makes the method. One that calls nobody is the same for all rules and snapshots: ten thousand keys are one table, however many
+// rules ask for them.
 func (m Method) build(env filter.Env) (method.Method, error) {
 	s, err := m.settings()
 	if err != nil {
 		return nil, err
 	}
-	built, err := s.Build(env)
-	if err == nil && built == nil {
-		err = errors.New("nothing was built")
+	fresh := func() built {
+		made, err := s.Build(env)
+		if err == nil && made == nil {
+			err = errors.New("nothing was built")
+		}
+		return built{made, err}
 	}
-	return built, err
+	var b built
+	if m.APIKey != nil || m.Basic != nil {
+		b = keep.Get(env.Keep, builtKey{m.String()}, fresh)
+	} else {
+		b = fresh()
+	}
+	return b.method, b.err
 }
 
 // queries are the parameters in which a method's credential may stand.

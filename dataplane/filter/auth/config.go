@@ -50,6 +50,8 @@ type Method struct {
 	OIDC        *oidc.Config
 	Certificate *certificate.Config
 	External    *external.Config
+
+	text string // what Settle has found; "" it was not called
 }
 
 // Authorize is rules in order: the first that fits decides.

@@ -3,10 +3,12 @@ package auth
 import (
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter"
+	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/apikey"
 	"github.com/gatehouse-dev/gatehouse/dataplane/keep"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
@@ -100,4 +102,29 @@ func BenchmarkFilter(b *testing.B) {
 			c.Request(ex)
 		}
 	})
+}
+
+// Ten thousand keys must not be read again for each of a thousand matches, nor stand in memory a thousand times.
+func TestKeysAreReadOnceForAllRules(t *testing.T) {
+	h := newHouse(t)
+	config := apikey.Config{From: []apikey.Source{{Header: "X-Key"}}}
+	for i := range 100 {
+		config.Keys = append(config.Keys, apikey.Key{Subject: strconv.Itoa(i), Value: snapshot.Sensitive{Data: []byte("key-" + strconv.Itoa(i))}})
+	}
+	plain := Config{Policies: []Policy{{Name: snapshot.Name{Namespace: "shop", Name: "api"}, Methods: []Method{{Name: "keys", APIKey: &config}}}}}
+	settled := plain.Settle()
+	if settled.String() != plain.String() {
+		t.Errorf("%s, want %s", settled, plain)
+	}
+	env := h.env()
+	one, err := settled.Policies[0].Methods[0].build(env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if other, err := settled.Policies[0].Methods[0].build(env); err != nil || other != one {
+		t.Errorf("another rule has a table of its own (%v)", err)
+	}
+	if allocs := testing.AllocsPerRun(100, func() { _ = settled.Policies[0].Methods[0].String() }); allocs > 0 {
+		t.Errorf("the text of 100 keys is made anew: %v allocations", allocs)
+	}
 }

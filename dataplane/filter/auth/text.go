@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -33,7 +34,7 @@ func (p Policy) text() string {
 		b.WriteString(" " + strings.ToLower(string(p.Require)) + "[")
 		for i, m := range p.Methods {
 			b.WriteString([]string{"", " "}[min(i, 1)])
-			b.WriteString(m.text())
+			b.WriteString(m.String())
 		}
 		b.WriteString("]")
 	}
@@ -50,7 +51,25 @@ func shortUID(uid string) string {
 	return uid
 }
 
-func (m Method) text() string {
+// Settle returns the same settings, which know their text. A snapshot's text asks for it with every match, and it takes a hash of all
+// keys and passwords. They must not be changed afterwards.
+func (c Config) Settle() Config {
+	c.Policies = slices.Clone(c.Policies)
+	for i := range c.Policies {
+		p := &c.Policies[i]
+		p.Methods = slices.Clone(p.Methods)
+		for j := range p.Methods {
+			p.Methods[j].text = p.Methods[j].String()
+		}
+	}
+	return c
+}
+
+// String is the text form, "customers=jwt(…)".
+func (m Method) String() string {
+	if m.text != "" {
+		return m.text
+	}
 	s, err := m.settings()
 	if err != nil {
 		return m.Name + "=unknown"

@@ -55,7 +55,7 @@ type shard struct {
 	slots   []slot
 	free    []int32
 	heap    []entry // of rates: a min-heap by the time at which keys are fresh
-	seen    []int64 // of mirrors, by slot: when the store has told of it; may be shorter than slots
+	seen    []seen  // of mirrors, by slot: when the store has told of it; may be shorter than slots
 	maxKeys int
 }
 
@@ -94,7 +94,7 @@ func (s *shard) add(key []byte, value int64) int32 {
 		s.slots = append(s.slots, slot{})
 	}
 	if int(i) < len(s.seen) {
-		s.seen[i] = 0
+		s.seen[i] = seen{}
 	}
 	own := string(key) // a copy: key lies in a buffer
 	s.slots[i] = slot{own, value}
@@ -102,17 +102,23 @@ func (s *shard) add(key []byte, value int64) int32 {
 	return i
 }
 
+// seen is when the store has told of a slot: the time, and which store that was.
+type seen struct{ at, generation int64 }
+
 // hear notes that the store has told of a slot.
-func (s *shard) hear(i int32, now int64) {
+func (s *shard) hear(i int32, now seen) {
 	for len(s.seen) <= int(i) {
-		s.seen = append(s.seen, 0)
+		s.seen = append(s.seen, seen{})
 	}
 	s.seen[i] = now
 }
 
-// heardSince reports whether the store has told of a slot after that time.
-func (s *shard) heardSince(i int32, then int64) bool {
-	return int(i) < len(s.seen) && s.seen[i] != 0 && s.seen[i] > then
+// heard is when the store has told of a slot; generation 0: never.
+func (s *shard) heard(i int32) seen {
+	if int(i) < len(s.seen) {
+		return s.seen[i]
+	}
+	return seen{}
 }
 
 // remove forgets a slot. When it was the last one of many, the memory goes too: maps never shrink.

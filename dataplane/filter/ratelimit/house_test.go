@@ -66,7 +66,9 @@ func (h *house) env(r *keep.Round) filter.Env {
 		Counter: func(name string, pairs ...string) filter.Counter {
 			return count{h, name + " " + strings.Join(pairs, " ")}
 		},
-		Gauge: func(name string, read func() float64, pairs ...string) { h.gauges[name+" "+strings.Join(pairs, " ")] = read },
+		Gauge: func(name string, read func() float64, pairs ...string) {
+			h.gauges[name+" "+strings.Join(pairs, " ")] = read
+		},
 		Admin: func(_ string, page message.Handler) { h.page = page },
 	}
 }

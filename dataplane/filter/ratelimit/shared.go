@@ -16,11 +16,12 @@ const trust = int64(time.Second)
 // ask has the store decide about the shared limits of a request that all others admit. When there is no answer and a limit demands one,
 // unanswered names it.
 func (f *limiter) ask(ex *message.Exchange, l *lease, now int64) (admitted bool, unanswered string) {
-	if f.exhausted(l, now) {
-		return false, ""
-	}
 	if f.store == nil {
 		return f.without(ex, l, now, store.Down)
+	}
+	generation := f.store.Generation()
+	if f.exhausted(l, now) {
+		return false, ""
 	}
 	call := f.store.NewCall()
 	for i := range f.shared {
@@ -31,6 +32,9 @@ func (f *limiter) ask(ex *message.Exchange, l *lease, now int64) (admitted bool,
 				shadow = 1 + c.limit
 			}
 			call.Claims = append(call.Claims, c.of(l, a, shadow))
+			if c.places == 0 {
+				call.Claims[len(call.Claims)-1].Least = c.counter.lost(l.keys[a.from:a.to], a.shard, now, generation, &c.rate)
+			}
 		}
 	}
 	if len(call.Claims) == 0 {
@@ -41,7 +45,7 @@ func (f *limiter) ask(ex *message.Exchange, l *lease, now int64) (admitted bool,
 		f.store.Free(call)
 		return f.without(ex, l, now, err)
 	}
-	f.learn(l, call, f.now())
+	f.learn(l, call, seen{f.now(), generation})
 	admitted = call.Admitted
 	f.store.Free(call)
 	return admitted, ""
@@ -63,7 +67,7 @@ func keyOf(key []byte) (k store.Key) {
 }
 
 // learn takes the answers of a call, whose claims stand in the order of f.shared.
-func (f *limiter) learn(l *lease, call *store.Call, now int64) {
+func (f *limiter) learn(l *lease, call *store.Call, now seen) {
 	n := 0
 	for i := range f.shared {
 		c := &f.shared[i]
@@ -110,7 +114,7 @@ func (l *lease) hold(c *claim, a *applied) {
 }
 
 // remember makes a mirror say what the store said.
-func (c *counter) remember(key []byte, shard uint8, now, debt int64) (evicted bool) {
+func (c *counter) remember(key []byte, shard uint8, now seen, debt int64) (evicted bool) {
 	s := &c.shards[shard]
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,10 +123,10 @@ func (c *counter) remember(key []byte, shard uint8, now, debt int64) (evicted bo
 		if debt <= 0 {
 			return false
 		}
-		evicted = s.addRate(key, now+debt, now)
+		evicted = s.addRate(key, now.at+debt, now.at)
 		slot = s.find(key)
 	}
-	s.slots[slot].value = now + debt
+	s.slots[slot].value = now.at + debt
 	s.hear(slot, now)
 	return evicted
 }
@@ -148,10 +152,25 @@ func (c *counter) heard(key []byte, shard uint8, now int64, r *rate) (debt int64
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	slot := s.find(key)
-	if slot == none || !s.heardSince(slot, now-trust) {
+	if slot == none {
+		return 0, false
+	}
+	if when := s.heard(slot); when.generation == 0 || when.at <= now-trust {
 		return 0, false
 	}
 	return r.debt(s.slots[slot].value, now), true
+}
+
+// lost is the debt that this process knows of and the store perhaps not: it was away since it told of it.
+func (c *counter) lost(key []byte, shard uint8, now, generation int64, r *rate) time.Duration {
+	s := &c.shards[shard]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slot := s.find(key)
+	if slot == none || s.heard(slot).generation == generation {
+		return 0
+	}
+	return time.Duration(r.debt(s.slots[slot].value, now))
 }
 
 // without does what limits say for a store that gives no answer.
@@ -191,7 +210,7 @@ func (f *limiter) admitInstead(l *lease, now int64) bool {
 func (f *limiter) chargeShared(c *claim, l *lease, a *applied, now, n int64) {
 	key := l.keys[a.from:a.to]
 	c.counter.charge(key, a.shard, now, c.rate.amount(n), &c.rate)
-	if f.store != nil {
+	if f.store != nil && f.store.Up() { // else it is told with the next request of this key
 		f.store.Add(c.stored, keyOf(key), time.Duration(c.rate.amount(n)), time.Duration(c.rate.deepest))
 	}
 }

@@ -117,6 +117,12 @@ func (s *Server) Do(words ...string) string {
 	return answer
 }
 
+// Says is Do, or "" while there is no answer.
+func (s *Server) Says(words ...string) string {
+	answer, _ := s.try(words...)
+	return answer
+}
+
 func (s *Server) try(words ...string) (string, error) {
 	c, err := net.DialTimeout("tcp", s.Address(), time.Second)
 	if err != nil {

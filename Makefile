@@ -72,6 +72,12 @@ login-test: ## Logins with a real OpenID provider in a real browser (Debian's Ch
 	env -C test/login GOWORK=off go vet -tags login .
 	env -C test/login GOWORK=off go test -tags login -count=1 -timeout 8m .
 
+.PHONY: limits-test
+limits-test: ## Limits across replicas: real processes, a real Redis (apt-get installs it) alone, as a cluster, with sentinels (some 2 minutes).
+	@hack/redis.sh >/dev/null
+	go vet -tags limits ./test/limits
+	@set -o pipefail; go test -tags limits -count=1 -timeout 10m -v ./test/limits | grep -v '^=== '
+
 .PHONY: generate
 generate: ## Makes anew what is generated: deepcopy, CRDs, schemas, the reference.
 	@hack/generate.sh

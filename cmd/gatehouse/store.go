@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -141,7 +142,7 @@ func peers(words []string) (count int, addresses []string, err error) {
 		}
 	}
 	for _, w := range words {
-		if host, port, ok := strings.Cut(w, ":"); !ok || host == "" || port == "" {
+		if host, port, err := net.SplitHostPort(w); err != nil || host == "" || port == "" {
 			return 0, nil, fmt.Errorf("--peers: %q is neither a number of processes nor the host:port of one's health", w)
 		}
 	}

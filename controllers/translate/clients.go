@@ -38,7 +38,7 @@ func (l *listenerNode) clientValidation() (*gwv1.FrontendTLSValidation, string) 
 }
 
 // loadAuthorities resolves whom the listener trusts about its clients. It never falls back to checking nobody: without a single authority
-// it is closed. While an answer is missing it goes on with those of before.
+// it is closed. While an answer about one is missing it goes on with what that one was before.
 func (g *graph) loadAuthorities(l *listenerNode) {
 	v, field := l.clientValidation()
 	if v == nil {
@@ -52,16 +52,16 @@ func (g *graph) loadAuthorities(l *listenerNode) {
 		switch {
 		case answer == Pending:
 			waits = true
+			if last, known := g.lastAuthority(l, a.ref); known {
+				found = append(found, last)
+			}
 		case p != nil:
 			l.refs.add(p)
 		default:
 			found = append(found, a)
 		}
 	}
-	if waits {
-		l.waits = true
-		found = g.lastAuthorities(l)
-	}
+	l.waits = l.waits || waits
 	g.good.authorities[l.key] = found
 	for _, a := range found {
 		l.clients.Roots = append(l.clients.Roots, a.pem...)
@@ -72,14 +72,18 @@ func (g *graph) loadAuthorities(l *listenerNode) {
 	}
 }
 
-// lastAuthorities are those that were trusted last, less what may not be used any more.
-func (g *graph) lastAuthorities(l *listenerNode) []authorities {
+// lastAuthority is what was trusted last by that reference. Others are not taken over: what is not named any more, or is known to be gone,
+// is not trusted because something else is awaited.
+func (g *graph) lastAuthority(l *listenerNode, ref Ref) (authorities, bool) {
 	if g.in.LastGood == nil {
-		return nil
+		return authorities{}, false
 	}
-	return slices.DeleteFunc(slices.Clone(g.in.LastGood.authorities[l.key]), func(a authorities) bool {
-		return !g.grants.allow(gatewayAPI("Gateway", l.gateway.name.Namespace), "", a.ref.Kind, a.ref.Name)
-	})
+	last := g.in.LastGood.authorities[l.key]
+	i := slices.IndexFunc(last, func(a authorities) bool { return a.ref == ref })
+	if i < 0 {
+		return authorities{}, false
+	}
+	return last[i], true
 }
 
 // authority looks at one reference. ConfigMaps are what the Gateway API demands; a Secret with the same entry, as cert-manager writes it,
@@ -101,11 +105,16 @@ func (g *graph) authority(namespace string, ref gwv1.ObjectReference, field stri
 	}
 	switch answer {
 	case Pending:
-		return authorities{}, Pending, nil
+		return authorities{ref: Ref{Kind: kind, Name: name}}, Pending, nil
 	case Absent:
 		return bad("there is no %s %s; create it with the authorities in PEM as %s", kind, name, CAKey)
 	case Forbidden:
-		return bad("Gatehouse may not read %s %s; grant its ServiceAccount get, list and watch on %ss in namespace %s", kind, name, kindWord(kind), name.Namespace)
+		resource, chart := "configmaps", "rbac.configMaps"
+		if kind == "Secret" {
+			resource, chart = "secrets", "rbac.secrets"
+		}
+		return bad("Gatehouse may not read %s %s; grant its ServiceAccount get, list and watch on %s in namespace %s (chart value %s)",
+			kind, name, resource, name.Namespace, chart)
 	}
 	if len(text) == 0 {
 		return bad("%s %s has no %s", kind, name, CAKey)
@@ -114,14 +123,6 @@ func (g *graph) authority(namespace string, ref gwv1.ObjectReference, field stri
 		return bad("%s of %s %s cannot be used: %v", CAKey, kind, name, err)
 	}
 	return authorities{Ref{Kind: kind, Name: name}, text}, Found, nil
-}
-
-// kindWord is a kind as rules of access spell it.
-func kindWord(kind string) string {
-	if kind == "ConfigMap" {
-		return "configmap"
-	}
-	return "secret"
 }
 
 // caText is the entry of a ConfigMap or Secret, with a line end, so that texts can follow one another.

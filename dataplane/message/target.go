@@ -32,7 +32,7 @@ type PathRules struct {
 // ParseTarget reads an origin-form target (or "*" for OPTIONS) and normalises its path: unreserved characters are decoded, other
 // escapes kept with upper-case digits, dot segments resolved, "//" merged. Refused, because servers disagree on what they mean:
 // %2F, %5C, backslash, %00, control and raw 8-bit bytes, "#", a parameter on a dot segment ("/..;/"), a double escape that decodes to
-// dot, slash, backslash or percent, and a path that climbs above the root.
+// dot, slash, backslash or percent, UTF-8 that is longer than it need be, and a path that climbs above the root.
 //
 // The reason is ReasonNone when the target is fine; detail then is empty, else says what was wrong and how to allow it.
 func ParseTarget(raw string, rules PathRules) (t Target, reason Reason, detail string) {
@@ -125,8 +125,8 @@ func decodeUnreserved(path string, rules PathRules) (string, string) {
 			return "", "the path has %2F (an operator can let it through: --allow-encoded-slash)"
 		case v == '\\':
 			return "", "the path has %5C"
-		case v == '%' && doubleEscape(path, i+3):
-			return "", "the path has a double escape of a dot, slash, backslash or percent sign"
+		case overlong(v, path, i+3):
+			return "", "the path has a character in more bytes of UTF-8 than it needs"
 		case unreserved(v):
 			b.WriteByte(v)
 		default:
@@ -136,7 +136,14 @@ func decodeUnreserved(path string, rules PathRules) (string, string) {
 		}
 		i += 2
 	}
-	return b.String(), ""
+	out := b.String()
+	// Of what came of it: %252%65 becomes %252e.
+	for i := range len(out) {
+		if strings.HasPrefix(out[i:], "%25") && doubleEscape(out, i+len("%25")) {
+			return "", "the path has a double escape of a dot, slash, backslash or percent sign"
+		}
+	}
+	return out, ""
 }
 
 // doubleEscape reports whether the two characters at i, behind a "%25", make an escape of a character that some server decodes twice
@@ -144,6 +151,19 @@ func decodeUnreserved(path string, rules PathRules) (string, string) {
 func doubleEscape(path string, i int) bool {
 	v, ok := unhex2(path, i)
 	return ok && (v == '.' || v == '/' || v == '\\' || v == '%')
+}
+
+// overlong reports whether v and the escape at i begin a character in more bytes than it needs, as %C0%AE for a dot: UTF-8 forbids that
+// (RFC 3629 3), and some servers decode it all the same. Other bytes that are no UTF-8 are somebody's Latin-1.
+func overlong(v byte, path string, i int) bool {
+	if v < 0xc0 || i >= len(path) || path[i] != '%' {
+		return false
+	}
+	next, ok := unhex2(path, i+1)
+	if !ok || next < 0x80 || next > 0xbf {
+		return false
+	}
+	return v <= 0xc1 || v == 0xe0 && next < 0xa0 || v == 0xf0 && next < 0x90 || v >= 0xf8 && v <= 0xfd
 }
 
 // resolveDots removes dot segments (RFC 3986 5.2.4) and merges slashes.

@@ -20,6 +20,7 @@ func TestAPathHasOneSpelling(t *testing.T) {
 		{"/a/%2e%2e/b", "/b", ""},
 		{"/a/%2E/b", "/a/b", ""},
 		{"/caf%c3%a9", "/caf%C3%A9", ""},
+		{"/caf%e9/%c0/%c0%20/%e0%a4%85/%f0%9f%98%80/%ff%fe", "/caf%E9/%C0/%C0%20/%E0%A4%85/%F0%9F%98%80/%FF%FE", ""},
 		{"/a%20b", "/a%20b", ""},
 		{"/a;v=1/b", "/a;v=1/b", ""},
 		{"/a%3Bb", "/a%3Bb", ""},
@@ -45,6 +46,8 @@ func TestAnAmbiguousPathIsRefused(t *testing.T) {
 		"", "a", "http://x/", "/a%2fb", "/a%2Fb", `/a\b`, "/a%5cb", "/a%00b", "/a%0ab", "/a b", "/a\x00", "/a\x7f", "/caf\xc3\xa9", "/a#b",
 		"/..", "/../a", "/a/../../b", "/..;/a", "/a/..;x=1/b", "/.;/a", "/a/%2e%2e;/b", "/%252e%252e/a", "/a%252fb", "/a%255cb", "/a%2525",
 		"/%", "/%4", "/%zz", "/%u002e",
+		"/%252%65%252%45/a", "/a%25%32fb", "/a%25%35%43b", "/%252%35",
+		"/a/%c0%ae%c0%ae/b", "/%C0%AFa", "/%c1%a1dmin", "/%e0%80%af", "/%e0%81%9c", "/%f0%80%80%af", "/%f8%80%80%80%af", "/%fc%80%80%80%80%af",
 	} {
 		if got, reason, detail := ParseTarget(raw, PathRules{}); reason != ReasonBadTarget || detail == "" {
 			t.Errorf("%q passes as %q (%v, %q)", raw, got.Path, reason, detail)
@@ -62,7 +65,7 @@ func TestAnOperatorMayKeepSlashes(t *testing.T) {
 }
 
 func FuzzParseTarget(f *testing.F) {
-	for _, s := range []string{"/", "/a/../b", "/%2e%2e/", "/a;b", "//", "/%25", "/a?b#c", "/..;/", "/%2561"} {
+	for _, s := range []string{"/", "/a/../b", "/%2e%2e/", "/a;b", "//", "/%25", "/a?b#c", "/..;/", "/%2561", "/%252%65", "/%c0%ae"} {
 		f.Add(s, false, false)
 		f.Add(s, true, true)
 	}

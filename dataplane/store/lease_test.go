@@ -55,6 +55,7 @@ func TestAPlaceIsTakenUntilItIsGivenBack(t *testing.T) {
 }
 
 func TestPlacesOfAReplicaThatDiedEndAndThoseOfTheOthersDoNot(t *testing.T) {
+	t.Parallel()
 	server := storetest.Start(t)
 	o := store.Options{Addresses: []string{server.Address()}, LeaseTTL: time.Second}
 	living := connected(t, o)
@@ -127,17 +128,18 @@ func TestAPlaceThatNobodyWaitsForAnyMoreIsGivenBack(t *testing.T) {
 }
 
 func TestPlacesAreNeverMoreThanThereAreHoweverTheyComeAndGo(t *testing.T) {
+	t.Parallel()
 	server := storetest.Start(t)
 	o := store.Options{Addresses: []string{server.Address()}, LeaseTTL: time.Second}
 	const most = 7
 	var mu sync.Mutex // guards now and peak
 	var now, peak int
 	var all sync.WaitGroup
-	var counter store.Counter
 	var last *store.Store
 	for range 3 {
 		s := connected(t, o)
-		last, counter = s, s.Counter("p", "a")
+		last = s
+		counter := s.Counter("p", "a")
 		for i := range 8 {
 			all.Go(func() {
 				for n := range 60 {
@@ -164,7 +166,7 @@ func TestPlacesAreNeverMoreThanThereAreHoweverTheyComeAndGo(t *testing.T) {
 	if peak > most || peak < 2 {
 		t.Errorf("%d were under way at once, of %d", peak, most)
 	}
-	storetest.Eventually(t, 5*time.Second, "all places are free", func() bool { return under(t, last, counter) == 0 })
+	storetest.Eventually(t, 5*time.Second, "all places are free", func() bool { return under(t, last, last.Counter("p", "a")) == 0 })
 }
 
 func TestWhatIsLeftToDoIsDoneBeforeTheEnd(t *testing.T) {

@@ -31,6 +31,7 @@ func addresses(servers ...*storetest.Server) (all []string) {
 }
 
 func TestInAClusterEachGroupHasItsPlaceAndACallMayTouchMany(t *testing.T) {
+	t.Parallel()
 	nodes := storetest.Cluster(t, 3)
 	s := connected(t, store.Options{Addresses: addresses(nodes[0]), Mode: store.Cluster})
 	for i := range 30 {
@@ -54,6 +55,7 @@ func TestInAClusterEachGroupHasItsPlaceAndACallMayTouchMany(t *testing.T) {
 }
 
 func TestANodeOfAClusterThatComesBackIsAskedAgain(t *testing.T) {
+	t.Parallel()
 	nodes := storetest.Cluster(t, 3)
 	s := connected(t, store.Options{Addresses: addresses(nodes...), Mode: store.Cluster})
 	ask1 := func(group int) error {
@@ -83,6 +85,7 @@ func TestANodeOfAClusterThatComesBackIsAskedAgain(t *testing.T) {
 }
 
 func TestSentinelsSayWhoThePrimaryIs(t *testing.T) {
+	t.Parallel()
 	w := storetest.Sentinels(t)
 	s := connected(t, store.Options{Addresses: addresses(w.Sentinels...), Mode: store.Sentinel, Primary: storetest.PrimaryName})
 	c := bucket(s.Counter("p", "a"), 100)

@@ -270,6 +270,7 @@ func TestKeysAreUnderThePrefixWithTheirGroupAsTag(t *testing.T) {
 }
 
 func TestAStoreThatIsAwayIsNotWaitedForAndFoundAgain(t *testing.T) {
+	t.Parallel()
 	server := storetest.Start(t)
 	const timeout = 50 * time.Millisecond
 	s := connected(t, store.Options{Addresses: []string{server.Address()}, Timeout: timeout})

@@ -200,7 +200,10 @@ var (
 	embedding = []struct {
 		prefix netip.Prefix
 		at     int
-	}{{netip.MustParsePrefix("64:ff9b::/96"), 12}, {netip.MustParsePrefix("2002::/16"), 2}, {netip.MustParsePrefix("::/96"), 12}}
+	}{
+		{netip.MustParsePrefix("64:ff9b::/96"), 12}, {netip.MustParsePrefix("2002::/16"), 2}, {netip.MustParsePrefix("::/96"), 12},
+		{netip.MustParsePrefix("::ffff:0:0:0/96"), 12}, // RFC 2765 2.1; the mapped ones were unmapped
+	}
 )
 
 func prefixes(texts ...string) (out []netip.Prefix) {

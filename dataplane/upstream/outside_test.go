@@ -124,6 +124,7 @@ func TestAnAddressThatLeadsInsideIsRefused(t *testing.T) {
 		{"0.0.0.0", true, true}, {"0.1.2.3", true, true}, {"::", true, true}, {"224.0.0.1", true, true}, {"ff02::1", true, true}, {"255.255.255.255", true, true},
 		{"240.0.0.1", true, true}, {"2001::1", true, true},
 		{"64:ff9b::a9fe:a9fe", true, true}, {"64:ff9b::7f00:1", true, true}, {"2002:7f00:1::1", true, true}, {"2002:a9fe:a9fe::", true, true}, {"::127.0.0.1", true, true},
+		{"::ffff:0:127.0.0.1", true, true}, {"::ffff:0:169.254.169.254", true, true}, {"::ffff:0:10.0.0.1", false, true}, {"::ffff:0:8.8.8.8", false, false},
 		{"10.0.0.1", false, true}, {"172.16.0.1", false, true}, {"192.168.1.1", false, true}, {"100.64.0.1", false, true}, {"fd00::1", false, true},
 		{"198.18.0.1", false, true}, {"::ffff:10.0.0.1", false, true}, {"64:ff9b::a00:1", false, true}, {"2002:a00:1::", false, true}, {"64:ff9b:1::1", false, true},
 		{"64:ff9b::808:808", false, false},

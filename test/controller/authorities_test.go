@@ -141,7 +141,8 @@ func TestAConfigMapOfAuthoritiesThatMayNotBeReadClosesItsListenerAloneAndNamesTh
 	r.applied()
 	w.apply(checking("authorities"))
 	got := w.listener("gw", "https", "ResolvedRefs", "False InvalidCACertificateRef")
-	want := "may not read ConfigMap " + w.shop + "/authorities; grant its ServiceAccount get, list and watch on configmaps in namespace " + w.shop
+	want := "may not read ConfigMap " + w.shop + "/authorities; grant its ServiceAccount get, list and watch on configmaps in namespace " + w.shop +
+		" (chart value rbac.configMaps)"
 	if !strings.Contains(got, want) {
 		t.Errorf("told: %s", got)
 	}

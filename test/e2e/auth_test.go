@@ -19,27 +19,22 @@ import (
 	"github.com/gatehouse-dev/gatehouse/api/v1alpha1"
 )
 
-// guarded makes a Gateway for the time of the test, whose route "closed" policies close and whose route "open" they don't, and returns where the
-// replicas serve it.
-func guarded(t *testing.T, name string) map[string]string {
+// guarded makes a Gateway for the time of the test, with a route "closed" for closed.example and a route "open" for the host of the load. It returns
+// where the replicas serve it, and the target of a load on the route "open".
+func guarded(t *testing.T, name string) (map[string]string, target) {
 	t.Helper()
 	house(t)
 	applied(t, routeText(shop, name+"-closed", name, "closed.example", "/", "blue")+routeText(shop, name+"-open", name, loadHost, "/load", "green")+
 		gatewayText(shop, name, "front-tls"))
-	programmed(t, shop, name)
-	at := each(t, shop, name, 80)
-	eachSays(t, time.Minute, at, question{host: "closed.example", path: "/"}, 200)
-	return at
-}
-
-// through is the target at a Gateway's address.
-func through(t *testing.T, name string) target {
-	t.Helper()
 	address := programmed(t, shop, name)
-	return target{
+	g := target{
 		host: loadHost, http: net.JoinHostPort(address, "80"), https: net.JoinHostPort(address, "443"), roots: certificates(t).roots,
 		path: "/load/", backends: []string{"green-"},
 	}
+	answers(t, g, time.Minute) // until kube-proxy has heard of the Service
+	at := each(t, shop, name, 80)
+	is(t, at, question{host: "closed.example", path: "/"}, 200)
+	return at, g
 }
 
 // keysText is YAML of a Secret with keys of clients, as entry: key.
@@ -56,8 +51,8 @@ func policyText(name, target string, lines ...string) string {
 const withKeys = "methods: [{name: keys, apiKey: {from: [{header: X-API-Key}], secretRefs: [{name: keys}]}}]"
 
 func TestAPolicyWhoseSecretIsMissingOrWrongClosesItsTargetAndNoOther(t *testing.T) {
-	at := guarded(t, "guarded")
-	l := begin(t, through(t, "guarded"), *rate)
+	at, g := guarded(t, "guarded")
+	l := begin(t, g, *rate)
 	const users = `---
 apiVersion: gatehouse.dev/v1alpha1
 kind: AuthPolicy
@@ -97,7 +92,7 @@ spec:
 }
 
 func TestKeysAreGoodForWhatTheyAllowAndRevokedOnEachReplica(t *testing.T) {
-	at := guarded(t, "guarded")
+	at, _ := guarded(t, "guarded")
 	applied(t, providerText(shop, "streamer", "https://none.example")+`---
 apiVersion: v1
 kind: Service
@@ -203,7 +198,7 @@ func openStream(t *testing.T, pod, address, host, key string) *stream {
 }
 
 func TestAPolicyOfAGatewayHoldsWhereNoRouteIs(t *testing.T) {
-	at := guarded(t, "guarded")
+	at, g := guarded(t, "guarded")
 	applied(t, keysText("keys", "", "alice: k-alice"))
 	applied(t, policyText("all", "kind: Gateway, name: guarded", withKeys))
 	inForce(t, "the policy", authPolicy(t, shop, "all"))
@@ -216,14 +211,16 @@ func TestAPolicyOfAGatewayHoldsWhereNoRouteIs(t *testing.T) {
 	is(t, at, question{host: "closed.example", path: "/"}.with("X-API-Key", "k-alice"), 200)
 
 	// A route that comes later is never open, not for a moment.
-	l := begin(t, target{host: "late.example", http: through(t, "guarded").http, path: "/", refused: 401}, *rate)
+	l := begin(t, target{host: "late.example", http: g.http, path: "/", refused: 401}, *rate)
+	until(t, 30*time.Second, "the load is under way", func() error { return l.has(*rate / 4) })
 	applied(t, routeText(shop, "late", "guarded", "late.example", "/", "blue"))
 	eachSays(t, time.Minute, at, question{host: "late.example", path: "/"}.with("X-API-Key", "k-alice"), 200)
+	until(t, 30*time.Second, "the load goes on", func() error { return l.has(*rate / 2) })
 	l.endsClean()
 }
 
 func TestWhoWinsAmongPoliciesIsToldAndDone(t *testing.T) {
-	at := guarded(t, "guarded")
+	at, _ := guarded(t, "guarded")
 	q := question{host: "closed.example", path: "/"}
 	open := question{host: loadHost, path: "/load/"}
 	applied(t, policyText("base", "kind: Gateway, name: guarded", "children: MayReplace", "authorize: {default: Deny}"))
@@ -255,7 +252,7 @@ func TestWhoWinsAmongPoliciesIsToldAndDone(t *testing.T) {
 
 // Whoever has the right key is let in, and whoever has none is not, while policies come, go and change.
 func TestNoRequestFailsAndNobodySlipsInWhilePoliciesChangeFiftyTimes(t *testing.T) {
-	at := guarded(t, "guarded")
+	at, g := guarded(t, "guarded")
 	applied(t, keysText("keys", "", "load: k-load"))
 	base := func(n int) string {
 		return policyText("base", "kind: Gateway, name: guarded", strings.Replace(withKeys, "{header: X-API-Key}", fmt.Sprintf("{header: X-API-Key}, {query: key%d}", n), 1),
@@ -265,14 +262,12 @@ func TestNoRequestFailsAndNobodySlipsInWhilePoliciesChangeFiftyTimes(t *testing.
 	inForce(t, "the Gateway's policy", authPolicy(t, shop, "base"))
 	eachSays(t, time.Minute, at, question{host: loadHost, path: "/load/"}, 401)
 	// Another one, whose route only a policy of its own guards.
-	alone := guarded(t, "alone")
+	alone, sole := guarded(t, "alone")
 
-	g := through(t, "guarded")
 	g.header = http.Header{"X-Api-Key": {"k-load"}}
 	with := begin(t, g, *rate)
 	g.header, g.refused = nil, 401
 	without := begin(t, g, *rate)
-	sole := through(t, "alone")
 	sole.header = http.Header{"X-Api-Key": {"k-load"}}
 	withSole := begin(t, sole, *rate/2)
 	sole.header, sole.refused = nil, 401

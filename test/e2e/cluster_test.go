@@ -343,10 +343,10 @@ func rolled(t *testing.T, namespace string, names ...string) {
 
 // --- commands
 
-// run runs a program in the cluster's network, and returns what it wrote.
+// run runs a program in the cluster's network, also in a cleanup, and returns what it wrote.
 func run(t *testing.T, name string, args ...string) (string, error) {
 	t.Helper()
-	cmd := cluster.Command(t.Context(), name, args...)
+	cmd := cluster.Command(context.WithoutCancel(t.Context()), name, args...)
 	return output(cmd)
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -121,9 +122,24 @@ func TestASecretThatIsForbiddenHarmsOnlyItsListener(t *testing.T) {
 	says(t, time.Minute, "the listener with the forbidden Secret", listenerConditionsOf(t, "locked", "locked", "https"),
 		"ResolvedRefs", metav1.ConditionFalse, "locked", "tls", "rbac.secrets")
 	says(t, time.Minute, "the listener beside it", listenerConditionsOf(t, "locked", "locked", "http"), "Programmed", metav1.ConditionTrue)
+
+	// Nor do policies get at Secrets that are forbidden; what they guard is closed.
+	locked := strings.NewReplacer("namespace: e2e", "namespace: locked")
+	apply(t, locked.Replace(routeText("locked", "locked", "locked", "locked.example", "/", "none")+keysText("keys", "", "alice: k-alice")+
+		policyText("locked", "kind: HTTPRoute, name: locked", withKeys)+
+		policyText("selects", "kind: Gateway, name: locked", "methods: [{name: keys, apiKey: {from: [{header: X-API-Key}], secretSelector: {matchLabels: {keys: yes}}}}]")))
+	says(t, time.Minute, "the policy with the forbidden Secret", authPolicy(t, "locked", "locked"), "ResolvedRefs", metav1.ConditionFalse,
+		"InvalidSecretRef", "may not read Secret locked/keys", "rbac.secrets")
+	says(t, time.Minute, "the policy that selects forbidden Secrets", authPolicy(t, "locked", "selects"), "Accepted", metav1.ConditionFalse,
+		"InvalidSecretRef", "may not list the Secrets of namespace locked", "rbac.secrets")
+	at := each(t, "locked", "locked", 80)
+	eachSays(t, time.Minute, at, question{host: "locked.example", path: "/"}.with("X-API-Key", "k-alice"), 500)
 	unharmed(t, were)
 	upgrade(t)
 	restored = true
+	inForce(t, "the policy whose Secret is allowed", authPolicy(t, "locked", "locked"))
+	inForce(t, "the policy that selects allowed Secrets", authPolicy(t, "locked", "selects"))
+	eachSays(t, time.Minute, at, question{host: "locked.example", path: "/"}, 401)
 	says(t, time.Minute, "the listener whose Secret is allowed", listenerConditionsOf(t, "locked", "locked", "https"), "ResolvedRefs", metav1.ConditionTrue)
 	programmed(t, "locked", "locked")
 	l.endsClean()

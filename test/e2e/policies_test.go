@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -49,13 +50,16 @@ func underFirst(s gwv1.PolicyStatus) []metav1.Condition {
 	return s.Ancestors[0].Conditions
 }
 
-// inForce waits until a policy says that it is, and all that it refers to is there.
+// inForce waits until a policy says that it is, and that all that it refers to is there, if it refers to anything.
 func inForce(t *testing.T, what string, get func() ([]metav1.Condition, int64, error)) {
 	t.Helper()
 	until(t, time.Minute, what, func() error {
 		conditions, generation, err := get()
-		for _, kind := range []string{"Accepted", "ResolvedRefs", "Programmed"} {
+		for _, kind := range []string{"Accepted", "Programmed"} {
 			err = errors.Join(err, isTrue(conditions, kind, generation))
+		}
+		if meta.FindStatusCondition(conditions, "ResolvedRefs") != nil {
+			err = errors.Join(err, isTrue(conditions, "ResolvedRefs", generation))
 		}
 		return err
 	})

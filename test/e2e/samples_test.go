@@ -135,8 +135,8 @@ func TestTheSamplesLetInWhomTheySay(t *testing.T) {
 	})
 	t.Run("client-certificates", func(t *testing.T) { // in the clear nobody has one
 		q := question{host: "machines.example.com", path: "/"}
-		is(t, at, q, 401)
-		is(t, at, q.with("Authorization", "Bearer token-for-the-sample"), 401)
+		is(t, at, q, 403) // a certificate that is missing has no challenge
+		is(t, at, q.with("Authorization", "Bearer token-for-the-sample"), 403)
 	})
 	t.Run("external", func(t *testing.T) { sampleOrders(t, at) })
 	t.Run("jwt", func(t *testing.T) { sampleAPI(t, at) })

@@ -132,8 +132,8 @@ func TestClientsProveThemselvesByCertificateOnEachReplica(t *testing.T) {
 	// Let in by the listener whoever they are, and stopped by the policy.
 	apply(t, machines("AllowInsecureFallback"))
 	says(t, time.Minute, "the Gateway that lets everybody in", conditionsOf(t, shop, "machines"), "InsecureFrontendValidationMode", metav1.ConditionTrue)
-	eachSays(t, time.Minute, at, bearer.secure(t), 401)
-	eachSays(t, time.Minute, at, bearer.secure(t, forged), 401)
+	eachSays(t, time.Minute, at, bearer.secure(t), 403) // there is no challenge for what is missing
+	eachSays(t, time.Minute, at, bearer.secure(t, forged), 403)
 	eachSays(t, time.Minute, at, bearer.secure(t, robot), 200)
 	apply(t, machines(""))
 	refusedByEach(t, at, bearer.secure(t))
@@ -152,7 +152,7 @@ func TestClientsProveThemselvesByCertificateOnEachReplica(t *testing.T) {
 		}
 		return nil
 	})
-	is(t, each(t, shop, "machines", 80), bearer, 401) // in the clear nobody has a certificate
+	is(t, each(t, shop, "machines", 80), bearer, 403) // in the clear nobody has a certificate
 }
 
 // keysSecret is what replicas derive the keys of tickets and cookies from.

@@ -29,6 +29,13 @@ func TestZHelmInstallServesAfterSecondsAndUninstallLeavesNoBalancerBehind(t *tes
 		}
 		return nil
 	})
+	until(t, time.Minute, "the keys that replicas shared are gone", func() error {
+		_, err := keysSecret(t)
+		if err == nil {
+			err = errors.New("they are there")
+		}
+		return client.IgnoreNotFound(err)
+	})
 	// The replicas could not release it: their rights went before they did. But a new release must not wait for it.
 	until(t, time.Minute, "the Lease of the leader is gone", func() error {
 		_, err := lease(t)

@@ -1,10 +1,12 @@
 package auth
 
 import (
+	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -12,7 +14,9 @@ import (
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/external"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/method"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/oidc"
+	"github.com/gatehouse-dev/gatehouse/dataplane/keep"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
+	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
 )
 
 // The attacks of the list that the filter as a whole has to stand. Those on a single method are in its own room.
@@ -199,5 +203,80 @@ func TestAttackAnotherIdentityInAHeaderOfThePolicyAbove(t *testing.T) {
 	}
 	if got := strings.Join(lines(ex), "; "); got != "X-Client: admin; X-User: mallory; X-Who: admin" {
 		t.Error(got)
+	}
+}
+
+// However many policies with passwords come and go, no more of the cores check them at once (README.md of basic).
+func TestAttackPasswordsOfPoliciesThatComeLater(t *testing.T) {
+	h := newHouse(t)
+	now := time.Now()
+	h.store = keep.New(func() time.Time { return now })
+	config := staff(t)
+	var alive int
+	for range 3 {
+		env := h.env()
+		if _, err := (Method{Name: "staff", Basic: config}).build(env); err != nil {
+			t.Fatal(err)
+		}
+		env.Keep.End()
+		now = now.Add(keep.Grace + time.Minute)
+		before := alive
+		if alive, _ = h.store.Len(); before != 0 && alive != before {
+			t.Errorf("%d things are kept, and were %d: what all of them share is forgotten", alive, before)
+		}
+	}
+}
+
+// Whoever owns a route may ask a service of his own. It must not be told the credentials that the Gateway's policy keeps from the route's
+// backends (threats 32), unless both policies are of one namespace.
+func TestAttackAServiceOfARouteThatCollectsCredentials(t *testing.T) {
+	gateway := Policy{Name: snapshot.Name{Namespace: "infra", Name: "gateway"}, Require: All, Methods: []Method{
+		{Name: "staff", Basic: staff(t)},
+		{Name: "partners", APIKey: partners(apikey.Source{Query: "key"})},
+		{Name: "first", APIKey: partners(apikey.Source{Cookie: "key"})},
+	}}
+	route := policyOf("route", Any)
+	route.Methods = []Method{{Name: "check", External: &external.Config{AllowedRequestHeaders: []string{"Cookie"}}}}
+	for _, c := range []struct {
+		sentence string
+		change   func(*Policy)
+		want     string
+	}{
+		{"of another namespace", func(*Policy) {}, "[Cookie: a=1] /?b=2"},
+		{"of its own", func(p *Policy) { p.Name.Namespace = "shop" }, "[Authorization: " + basicOf("ann:secret").Value + " Cookie: a=1; key=key-of-red] /?key=key-of-red&b=2"},
+		{"forwarded", func(p *Policy) { p.Forward.KeepCredential = true }, "[Authorization: " + basicOf("ann:secret").Value + " Cookie: a=1; key=key-of-red] /?key=key-of-red&b=2"},
+	} {
+		told := ""
+		check := &scripted{say: func(ex *message.Exchange) method.Result {
+			told = fmt.Sprint(lines(ex), " ", ex.Request.Target)
+			return method.Result{Outcome: method.Accepted}
+		}}
+		outer := gateway
+		c.change(&outer)
+		inner := Policy{Name: policyOf("inner", Any).Name, Methods: []Method{{Name: "staff", Basic: staff(t)}}} // looks at them all the same
+		ex := get("/?key=key-of-red&b=2", basicOf("ann:secret"), field("Cookie", "a=1; key=key-of-red"))
+		if got := send(t, newHouse(t).chain(map[string]method.Method{"check": check}, outer, route, inner), ex); got != 0 {
+			t.Errorf("%s: %d", c.sentence, got)
+		}
+		if told != c.want {
+			t.Errorf("%s: told %s, want %s", c.sentence, told, c.want)
+		}
+	}
+}
+
+// Whoever owns a route may set headers for his backend. That must not hide from the Gateway's rules what a request has under their names.
+func TestAttackAHeaderThatAPolicyBelowHidesFromARuleAbove(t *testing.T) {
+	gateway := policyOf("gateway", Any)
+	gateway.Authorize.Rules = []Rule{{Name: "blocked", Deny: true, When: `request.headers["x-verdict"] == "block" || request.headers["x_verdict"] == "block"`}}
+	sets := forwarding(policyOf("route", Any), Header{"X-Verdict", `""`})
+	reads := policyOf("route", Any)
+	reads.Methods = []Method{{Name: "check", External: &external.Config{AllowedRequestHeaders: []string{"X-Verdict"}}}}
+	for _, below := range []Policy{sets, reads} {
+		for _, name := range []string{"X-Verdict", "x_verdict"} {
+			c := newHouse(t).chain(map[string]method.Method{"check": accepts("x")}, gateway, below)
+			if got := send(t, c, get("/", field(name, "block"))); got != 403 {
+				t.Errorf("%s: %d", name, got)
+			}
+		}
 	}
 }

@@ -13,22 +13,30 @@ type guard struct {
 	slot     message.Slot
 	policies []policy // outermost first
 	hidden   []string // query parameters that carry credentials: telemetry must not show their values
-	// early are the headers that policies set, but for those in which credentials stand: what a client sends under the names is dropped
-	// before any method or expression could believe it. Late are all of them, and those that methods may set: nothing under these names
-	// reaches a backend that is not ours.
-	early, late []string
+	late     []string // headers that policies set, and those that methods may set: nothing under them reaches a backend that is not ours
 }
 
 // policy is a Policy, ready.
 type policy struct {
-	title    string // namespace/name
-	shadow   bool
-	all      bool
-	optional bool
-	strip    bool
-	methods  []asked
-	rules    rules
-	forward  []forwarded
+	title     string // namespace/name
+	namespace string
+	shadow    bool
+	all       bool
+	optional  bool
+	strip     bool
+	methods   []asked
+	rules     rules
+	forward   []forwarded
+	// early are the headers that it sets, but for those in which credentials of any policy stand: what a client sends under the names is
+	// dropped before its methods and expressions, or those further in, could believe it. Those further out have seen it: nobody hides a
+	// header from the rules above him.
+	early []string
+	// judged are the headers by which its methods decide. Another spelling of one, which no method looks at and some servers take for it,
+	// is dropped. Of a policy in shadow there are none.
+	judged []string
+	// hides are methods of policies further out that strip, and whose author is another one: services of this policy are not told of
+	// their credentials.
+	hides []method.Method
 
 	allowed, anonymous, answered, shadowed, failed filter.Counter
 	refused                                        map[message.Reason]filter.Counter // by each of refusals
@@ -38,11 +46,14 @@ type policy struct {
 type asked struct {
 	name    string
 	method  method.Method
+	tells   bool // a service of the policy's author, what is presented
 	allowed filter.Counter
 }
 
 // visit is what policies find out about one request.
 type visit struct {
+	at    int                       // the policy that is asked
+	own   []*message.Identity       // what each policy has proven itself, nil: nothing; none at all where there is one policy
 	set   []method.Field            // for the request that is forwarded
 	on    []func(*message.Request)  // and what methods change of it themselves
 	after []func(*message.Response) // for the answer
@@ -65,13 +76,18 @@ type ruling struct {
 // before the last one has seen it.
 func (g *guard) request(ex *message.Exchange) filter.Verdict {
 	ex.HiddenQuery = g.hidden
-	drop(&ex.Request.Header, g.early)
 	var v visit
+	if len(g.policies) > 1 {
+		v.own = make([]*message.Identity, len(g.policies))
+	}
 	if ex.Identity != nil {
 		v.until = ex.Identity.Expires
 	}
 	for i := range g.policies {
 		p := &g.policies[i]
+		v.at = i
+		drop(&ex.Request.Header, p.early)
+		dropOtherSpellings(&ex.Request.Header, p.judged)
 		r := p.judge(ex, &v)
 		switch {
 		case r.response == nil:
@@ -153,7 +169,7 @@ func (p *policy) ask(ex *message.Exchange, v *visit, said []answer) (by *asked, 
 	var proven proof
 	for i := range p.methods {
 		m := &p.methods[i]
-		r := m.method.Authenticate(ex)
+		r := p.authenticate(m, ex)
 		if r.Outcome == method.Accepted && r.Identity != nil && r.Identity.Subject == "" {
 			r = method.Result{Outcome: method.Unavailable, Detail: "it proves an identity without a subject"} // a bug of ours
 		}
@@ -180,6 +196,22 @@ func (p *policy) ask(ex *message.Exchange, v *visit, said []answer) (by *asked, 
 		proven.settle(ex, v, p)
 	}
 	return by, said
+}
+
+// authenticate asks one method. One that tells a service of the request sees it without what policies further out keep from backends:
+// whoever may write a policy below them must not collect their users' passwords with it (threats 32).
+func (p *policy) authenticate(m *asked, ex *message.Exchange) method.Result {
+	if !m.tells || len(p.hides) == 0 {
+		return m.method.Authenticate(ex)
+	}
+	told := ex.Request.Header.Share()
+	header, target := ex.Request.Header, ex.Request.Target
+	defer func() { ex.Request.Header, ex.Request.Target = header, target }()
+	ex.Request.Header = told
+	for _, h := range p.hides {
+		h.Strip(&ex.Request)
+	}
+	return m.method.Authenticate(ex)
 }
 
 // proof is what the methods of one policy have proven.
@@ -218,6 +250,9 @@ func (f *proof) settle(ex *message.Exchange, v *visit, p *policy) {
 		id := *f.identity // it belongs to the method, and may be another exchange's, too
 		id.Method, id.Policy, id.Expires = f.by.name, p.title, v.until
 		ex.Identity = &id
+		if v.own != nil {
+			v.own[v.at] = &id
+		}
 	case ex.Identity != nil && !ex.Identity.Expires.Equal(v.until):
 		id := *ex.Identity
 		id.Expires = v.until

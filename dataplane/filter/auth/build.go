@@ -5,9 +5,13 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/gatehouse-dev/gatehouse/dataplane/expr"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter"
+	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/apikey"
+	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/basic"
+	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/jwt"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/method"
 	"github.com/gatehouse-dev/gatehouse/dataplane/keep"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
@@ -88,6 +92,9 @@ func (m Method) build(env filter.Env) (method.Method, error) {
 		}
 		return built{made, err}
 	}
+	if m.Basic != nil {
+		basic.Share(env)
+	}
 	var b built
 	if m.APIKey != nil || m.Basic != nil {
 		b = keep.Get(env.Keep, builtKey{m.String()}, fresh)
@@ -131,42 +138,81 @@ func (m Method) headers() []string {
 	return names
 }
 
+// judges are the headers by which a method decides.
+func (m Method) judges() []string {
+	if m.External != nil {
+		return m.External.AllowedRequestHeaders
+	}
+	return m.headers()
+}
+
+// leaves reports whether a request that comes in by the method may have its credential in Authorization on the way to the backend.
+func (m Method) leaves(p Policy) bool {
+	const name = "Authorization"
+	if m.External != nil {
+		return true // which says itself what it wants removed
+	}
+	if !p.Forward.KeepCredential {
+		return false
+	}
+	switch {
+	case m.JWT != nil:
+		return len(m.JWT.From) == 0 || slices.ContainsFunc(m.JWT.From, func(s jwt.Source) bool { return message.EqualName(s.Header, name) })
+	case m.APIKey != nil:
+		return slices.ContainsFunc(m.APIKey.From, func(s apikey.Source) bool { return message.EqualName(s.Header, name) })
+	}
+	return m.Basic != nil
+}
+
 func newGuard(c Config, env filter.Env, build func(Method, filter.Env) (method.Method, error)) (*guard, error) {
 	if len(c.Policies) == 0 {
 		return nil, errors.New("no policy")
 	}
 	g := &guard{slot: env.Slot()}
 	seen := map[string]bool{}
+	var once []Policy
 	for _, p := range c.Policies {
 		if seen[p.text()] { // attached twice on the way: its methods are asked once
 			continue
 		}
 		seen[p.text()] = true
+		once = append(once, p)
 		if err := g.add(p, env, build); err != nil {
 			return nil, fmt.Errorf("policy %s: %w", p.Name, err)
 		}
 	}
-	g.names(c)
+	g.names(once)
 	return g, nil
 }
 
 // names collects what the filter must know of all policies.
-func (g *guard) names(c Config) {
+func (g *guard) names(policies []Policy) {
 	var credentials []string
-	for _, p := range c.Policies {
+	sets, leaves := false, false // an access token of ours in Authorization; what stands there
+	for i, p := range policies {
 		for _, m := range p.Methods {
 			credentials = append(credentials, m.headers()...)
 			g.hidden = append(g.hidden, m.queries()...)
 			if m.External != nil {
 				g.late = append(g.late, m.External.AllowedResponseHeaders...)
 			}
+			if !p.Shadow {
+				g.policies[i].judged = append(g.policies[i].judged, m.judges()...)
+				sets = sets || m.OIDC != nil && m.OIDC.ForwardAccessToken
+			}
+			leaves = leaves || m.leaves(p)
 		}
+		oneSpelling := func(name string) bool { return !strings.ContainsAny(name, "-_") }
+		g.policies[i].judged = slices.DeleteFunc(g.policies[i].judged, oneSpelling)
 	}
-	for _, p := range c.Policies {
+	if sets && !leaves {
+		g.late = append(g.late, "Authorization")
+	}
+	for i, p := range policies {
 		for _, h := range p.Forward.Headers {
 			g.late = append(g.late, h.Name)
 			if !slices.ContainsFunc(credentials, func(name string) bool { return message.AliasName(name, h.Name) }) {
-				g.early = append(g.early, h.Name)
+				g.policies[i].early = append(g.policies[i].early, h.Name)
 			}
 		}
 	}
@@ -178,7 +224,7 @@ func (g *guard) add(p Policy, env filter.Env, build func(Method, filter.Env) (me
 		return env.Counter("auth_requests_total", "policy", name, "method", method, "result", result)
 	}
 	out := policy{
-		title: name, shadow: p.Shadow, all: p.Require == All, optional: p.Require == Optional, strip: !p.Shadow && !p.Forward.KeepCredential,
+		title: name, namespace: p.Name.Namespace, shadow: p.Shadow, all: p.Require == All, optional: p.Require == Optional, strip: !p.Shadow && !p.Forward.KeepCredential,
 		allowed: count("", "allowed"), anonymous: count("", "anonymous"), answered: count("", "answered"), shadowed: count("", "shadow"),
 		refused: map[message.Reason]filter.Counter{},
 		failed:  env.Counter("auth_expression_errors_total", "policy", name),
@@ -202,7 +248,7 @@ func (g *guard) add(p Policy, env filter.Env, build func(Method, filter.Env) (me
 		if err != nil {
 			return fmt.Errorf("method %s: %w", m.Name, err)
 		}
-		out.methods = append(out.methods, asked{name: m.Name, method: built, allowed: count(m.Name, "allowed")})
+		out.methods = append(out.methods, asked{name: m.Name, method: built, tells: m.External != nil, allowed: count(m.Name, "allowed")})
 	}
 	var err error
 	if out.rules, err = newRules(p.Authorize); err != nil {
@@ -210,6 +256,13 @@ func (g *guard) add(p Policy, env filter.Env, build func(Method, filter.Env) (me
 	}
 	if out.forward, err = newForward(p.Forward); err != nil {
 		return err
+	}
+	for i := range g.policies {
+		if outer := &g.policies[i]; outer.strip && outer.namespace != out.namespace {
+			for j := range outer.methods {
+				out.hides = append(out.hides, outer.methods[j].method)
+			}
+		}
 	}
 	g.policies = append(g.policies, out)
 	return nil

@@ -38,13 +38,18 @@ func (d *division) of(members int) *share {
 	return s
 }
 
-// ours is what this process has of a claim.
-func (f *limiter) ours(c *claim) (*rate, int64) {
-	if c.divided == nil {
-		return &c.rate, c.places
-	}
+// share is what this process has of a claim that is divided.
+func (f *limiter) share(c *claim) (*rate, int64) {
 	s := c.divided.of(f.members())
 	return &s.rate, s.places
+}
+
+// ours is what it has of any claim.
+func (f *limiter) ours(c *claim) (*rate, int64) {
+	if c.divided != nil {
+		return f.share(c)
+	}
+	return &c.rate, c.places
 }
 
 // admit decides about counters of this process, and takes if all enforcing limits admit. A shadow limit that would not admit takes
@@ -72,7 +77,11 @@ func (f *limiter) admit(claims []claim, l *lease, now int64) bool {
 		if !a.applies {
 			continue
 		}
-		if r, places := f.ours(c); !c.look(l, a, i, now, r, places) {
+		r, places := &c.rate, c.places // as ours, which is too large to be inlined
+		if c.divided != nil {
+			r, places = f.share(c)
+		}
+		if !c.look(l, a, i, now, r, places) {
 			a.refused = true
 			admits = admits && f.limits[c.limit].shadow
 		}
@@ -83,9 +92,11 @@ func (f *limiter) admit(claims []claim, l *lease, now int64) bool {
 	for i := range claims {
 		c := &claims[i]
 		a := &l.limits[c.limit]
-		l.taken[i] = 0
 		if a.applies && !a.refused {
-			r, places := f.ours(c)
+			r, places := &c.rate, c.places
+			if c.divided != nil {
+				r, places = f.share(c)
+			}
 			c.take(l, a, i, now, r, places, f.limits[c.limit].shadow)
 		}
 	}
@@ -100,25 +111,30 @@ func (c *claim) look(l *lease, a *applied, i int, now int64, r *rate, places int
 	if places > 0 {
 		return slot == none || s.slots[slot].value < places
 	}
-	debt := int64(0)
-	if slot != none {
-		v := &s.slots[slot].value
-		debt = r.debt(*v, now)
-		if *v-now > debt {
-			*v = now + debt // more than this rate knows: it was larger once, and is cut now, or the next request would wait for it again
-		}
+	if slot == none {
+		return a.cost == 1 || a.wants(r, 0)
 	}
-	return a.wants(r, debt)
+	v := &s.slots[slot].value
+	debt := r.debt(*v, now)
+	if *v-now > debt {
+		*v = now + debt // more than this rate knows: it was larger once, and is cut now, or the next request would wait for it again
+	}
+	return a.cost == 1 && debt+r.interval <= r.most || a.wants(r, debt)
 }
 
 // wants reports whether a rate with that debt admits, and remembers what is to be waited for if not.
 func (a *applied) wants(r *rate, debt int64) bool {
-	cost := r.cost(a.cost)
-	wait := r.wait(debt, cost)
+	var wait int64
+	if a.cost == 1 {
+		wait = debt + r.interval - r.most // there is always room for one
+	} else {
+		cost := r.cost(a.cost)
+		wait = r.wait(debt, cost)
+		a.never = a.never || r.never(cost)
+	}
 	if wait > a.wait {
 		a.wait, a.slowest = wait, r
 	}
-	a.never = a.never || r.never(cost)
 	return wait <= 0
 }
 
@@ -135,7 +151,9 @@ func (c *claim) take(l *lease, a *applied, i int, now int64, r *rate, places int
 		return
 	}
 	debt := r.cost(a.cost)
-	l.taken[i] = debt
+	if l.taken != nil {
+		l.taken[i] = debt
+	}
 	if slot != none {
 		debt += r.debt(s.slots[slot].value, now)
 		s.slots[slot].value = now + debt
@@ -150,8 +168,11 @@ func (c *claim) take(l *lease, a *applied, i int, now int64, r *rate, places int
 // tell keeps the tightest rate for the fields.
 func (l *lease) tell(r *rate, debt int64) {
 	left := r.left(debt)
-	if l.tight == nil || left < l.left || left == l.left && r.restored(debt) > l.restore {
-		l.tight, l.left, l.restore = r, left, r.restored(debt)
+	if l.tight != nil && left > l.left {
+		return
+	}
+	if restored := r.restored(debt, left); l.tight == nil || left < l.left || restored > l.restore {
+		l.tight, l.left, l.restore = r, left, restored
 	}
 }
 

@@ -20,8 +20,8 @@ const maxDebt = int64(1) << 60
 type rate struct {
 	interval int64  // what costs one
 	most     int64  // the largest debt of requests of which each costs no more than it: all requests and the burst
-	whole    int64  // what one request may cost: most, and for a share as much as the limit has in all
 	deepest  int64  // the largest debt of any: a larger one is cut
+	whole    int64  // what one request may cost: most, and for a share as much as the limit has in all
 	burst    int64  // the part of most that is the burst
 	requests int64  // for the fields
 	policy   string // `"name";q=100;w=60`
@@ -106,8 +106,8 @@ func (r *rate) never(cost int64) bool { return cost > r.whole }
 func (r *rate) left(debt int64) int64 { return max(0, r.most-debt) / r.interval }
 
 // restored is how long until all requests are there again, the burst left out; when nothing is left, how long until something is.
-func (r *rate) restored(debt int64) int64 {
-	if r.left(debt) == 0 {
+func (r *rate) restored(debt, left int64) int64 {
+	if left == 0 {
 		return r.wait(debt, r.interval)
 	}
 	return debt - r.burst

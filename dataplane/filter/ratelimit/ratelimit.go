@@ -55,7 +55,11 @@ func newLimiter(c Config, env filter.Env) (*limiter, error) {
 	}
 	f.leases.New = func() any {
 		n := max(len(f.claims), len(f.shared))
-		return &lease{limits: make([]applied, len(f.limits)), slots: make([]int32, n), taken: make([]int64, n), held: make([]held, 0, f.concurrent)}
+		l := &lease{limits: make([]applied, len(f.limits)), slots: make([]int32, n), held: make([]held, 0, f.concurrent)}
+		if len(f.shared) > 0 {
+			l.taken = make([]int64, n)
+		}
+		return l
 	}
 	f.show(once, env)
 	return f, nil
@@ -106,9 +110,9 @@ type limit struct {
 type claim struct {
 	counter *counter
 	limit   int
-	rate    rate
 	places  int64     // of concurrency; 0: a rate
 	divided *division // of which this member has a share; nil: all of it is ours
+	rate    rate
 	stored  store.Counter
 	window  time.Duration
 }
@@ -185,7 +189,7 @@ type lease struct {
 	keys   []byte    // of all limits that apply, one behind the other
 	limits []applied // by limit
 	slots  []int32   // by claim, while it is being decided
-	taken  []int64   // by claim of this process: what it took, should it be given back
+	taken  []int64   // by claim of this process: what it took, should it be given back; nil: the store is not asked
 
 	held    []held         // places taken, given back by Done
 	remote  []*store.Lease // likewise
@@ -196,15 +200,15 @@ type lease struct {
 
 // applied is what became of one limit.
 type applied struct {
-	applies  bool
-	from, to int // of keys
-	shard    uint8
+	from, to int   // of keys
 	cost     int64 // what the request counts as
-	refused  bool  // it would not admit
-	never    bool  // and never will: it costs too much
 	wait     int64 // nanoseconds until its rates admit; 0: they do
 	slowest  *rate // the one to wait for
 	evicted  int
+	applies  bool
+	refused  bool // it would not admit
+	never    bool // and never will: it costs too much
+	shard    uint8
 }
 
 type held struct {
@@ -224,6 +228,9 @@ func (f *limiter) request(ex *message.Exchange) filter.Verdict {
 	place := ex.Slot(f.slot)
 	*place = l // from here on Done gives back what is held, whatever happens
 	now := f.now()
+	if l.taken != nil {
+		clear(l.taken)
+	}
 	admitted := f.admit(f.claims, l, now)
 	if admitted && len(f.shared) > 0 {
 		var unanswered string
@@ -346,11 +353,15 @@ func (f *limiter) release(l *lease) {
 	for _, h := range l.held {
 		h.release()
 	}
+	l.held = l.held[:0]
+	if len(l.remote) == 0 {
+		return
+	}
 	for _, r := range l.remote {
 		r.Release()
 	}
 	clear(l.remote)
-	l.held, l.remote = l.held[:0], l.remote[:0]
+	l.remote = l.remote[:0]
 }
 
 func (h held) release() {

@@ -20,7 +20,7 @@ func (f *limiter) ask(ex *message.Exchange, l *lease, now int64) (admitted bool,
 		return f.without(ex, l, now, store.Down)
 	}
 	generation := f.store.Generation()
-	if f.exhausted(l, now) {
+	if f.exhausted(l, seen{now, generation}) {
 		return false, ""
 	}
 	call := f.store.NewCall()
@@ -132,7 +132,7 @@ func (c *counter) remember(key []byte, shard uint8, now seen, debt int64) (evict
 }
 
 // exhausted reports whether an enforcing limit surely does not admit, so that the store need not be asked.
-func (f *limiter) exhausted(l *lease, now int64) (yes bool) {
+func (f *limiter) exhausted(l *lease, now seen) (yes bool) {
 	for i := range f.shared {
 		c := &f.shared[i]
 		a := &l.limits[c.limit]
@@ -146,8 +146,8 @@ func (f *limiter) exhausted(l *lease, now int64) (yes bool) {
 	return yes
 }
 
-// heard is the debt that the store has told of not long ago.
-func (c *counter) heard(key []byte, shard uint8, now int64, r *rate) (debt int64, ok bool) {
+// heard is the debt that the store has told of not long ago, and not before it was away.
+func (c *counter) heard(key []byte, shard uint8, now seen, r *rate) (debt int64, ok bool) {
 	s := &c.shards[shard]
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -155,10 +155,10 @@ func (c *counter) heard(key []byte, shard uint8, now int64, r *rate) (debt int64
 	if slot == none {
 		return 0, false
 	}
-	if when := s.heard(slot); when.generation == 0 || when.at <= now-trust {
+	if when := s.heard(slot); when.generation != now.generation || when.at <= now.at-trust {
 		return 0, false
 	}
-	return r.debt(s.slots[slot].value, now), true
+	return r.debt(s.slots[slot].value, now.at), true
 }
 
 // lost is the debt that this process knows of and the store perhaps not: it was away since it told of it.

@@ -14,7 +14,6 @@ import (
 
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/method"
-	"github.com/gatehouse-dev/gatehouse/dataplane/keep"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
 )
 
@@ -74,7 +73,7 @@ func (c Config) Build(env filter.Env) (method.Method, error) {
 	}
 	p := &passwords{
 		users: make(map[string]*user, len(c.Users)), challenge: challenge(c.Realm), clock: env.Clock,
-		house: keep.Get(env.Keep, houseKey{}, newHouse), compare: bcrypt.CompareHashAndPassword,
+		house: sharedHouse(env), compare: bcrypt.CompareHashAndPassword,
 	}
 	least := MaxCost
 	for _, u := range c.Users {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/method"
@@ -32,6 +33,7 @@ type service interface {
 // told is a request as the service hears of it.
 type told struct {
 	ex     *message.Exchange
+	host   message.Host // in the spelling in which it was matched
 	fields []message.Field
 	body   []byte
 }
@@ -67,11 +69,21 @@ func (m *asker) Strip(*message.Request) {}
 
 // tell gathers what is told. A body over the bound is refused as a whole: a service that judges the first half of a body judges nothing.
 func (m *asker) tell(ex *message.Exchange) (*told, *method.Result) {
-	t := &told{ex: ex}
+	t := &told{ex: ex, host: canonical(ex.Request.Host)}
+	if _, one := ex.Request.Header.Only("Authorization"); !one && ex.Request.Header.Has("Authorization") {
+		return nil, refusal(nil, "several Authorization fields: which of them the service looks at, and which of them the backend, is unknown")
+	}
 	for i := range ex.Request.Header.Len() {
-		if f := ex.Request.Header.At(i); m.service.tells(f.Name) {
-			t.fields = append(t.fields, f)
+		f := ex.Request.Header.At(i)
+		if !m.service.tells(f.Name) {
+			continue
 		}
+		if message.EqualName(f.Name, "X-Forwarded-Host") {
+			if host, ok := message.ParseHost(f.Value); ok {
+				f.Value = canonical(host).Raw
+			}
+		}
+		t.fields = append(t.fields, f)
 	}
 	if m.config.MaxBody == 0 {
 		return t, nil
@@ -90,6 +102,18 @@ func (m *asker) tell(ex *message.Exchange) (*told, *method.Result) {
 		return nil, refusal(message.Failure(known.Reason, "while the body was read for the external service"), err.Error())
 	}
 	return nil, refusal(message.Failure(message.ReasonClientLeft, ""), err.Error())
+}
+
+// canonical is a host as it is matched. A service that knows admin.example is not walked around by ADMIN.example. with a dot (threats 14).
+func canonical(h message.Host) message.Host {
+	h.Raw = h.Name
+	if strings.Contains(h.Name, ":") {
+		h.Raw = "[" + h.Name + "]"
+	}
+	if h.Port != 0 {
+		h.Raw += ":" + strconv.Itoa(int(h.Port))
+	}
+	return h
 }
 
 func refusal(r *message.Response, detail string) *method.Result {
@@ -112,15 +136,16 @@ type fingerprint [sha256.Size]byte
 func (t *told) fingerprint() fingerprint {
 	ex, q := t.ex, &t.ex.Request
 	b := make(texts, 0, 1<<10)
-	b.add(q.Method, q.Scheme, q.Host.Raw, q.Target.Path, q.Target.Query, strconv.FormatBool(q.Target.HasQuery), q.Version.String(), ex.ClientIP.String())
-	local, sni, principal := "", "", ""
+	b.add(q.Method, q.Scheme, t.host.Raw, q.Target.Path, q.Target.Query, strconv.FormatBool(q.Target.HasQuery), q.Version.String(), ex.ClientIP.String())
+	b.add(strconv.FormatInt(q.Body.Len(), 10)) // told also where the body is not
+	local, secure, sni, principal := "", "", "", ""
 	if c := ex.Conn; c != nil {
 		local = c.Local.String()
 		if c.TLS != nil {
-			sni, principal = c.TLS.ServerName, principalOf(c.TLS)
+			secure, sni, principal = "TLS", c.TLS.ServerName, principalOf(c.TLS)
 		}
 	}
-	b.add(local, sni, principal) // always three: what follows must not be taken for them
+	b.add(local, secure, sni, principal) // always four: what follows must not be taken for them
 	for _, f := range t.fields {
 		if !changing(f.Name) {
 			b.add(message.Lower(f.Name), f.Value)

@@ -184,7 +184,7 @@ func (s *envoy) identity(res *auth.CheckResponse, changes []change) *message.Ide
 func attributes(t *told) *auth.AttributeContext {
 	ex, q := t.ex, &t.ex.Request
 	r := &auth.AttributeContext_HttpRequest{
-		Id: ex.ID, Method: q.Method, Path: q.Target.String(), Host: q.Host.Raw, Scheme: q.Scheme, Protocol: protocol(q.Version),
+		Id: ex.ID, Method: q.Method, Path: q.Target.String(), Host: t.host.Raw, Scheme: q.Scheme, Protocol: protocol(q.Version),
 		Size: q.Body.Len(), Headers: make(map[string]string, len(t.fields)),
 	}
 	for _, f := range t.fields {

@@ -147,6 +147,17 @@ func (h *house) ask(method, path, body string, fields ...string) (*http.Response
 	return h.send(client, req, fields...)
 }
 
+// askHost asks for the root of another host.
+func (h *house) askHost(host string) (*http.Response, string) {
+	h.t.Helper()
+	req, err := http.NewRequest("GET", h.url+"/", nil)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	req.Host = host
+	return h.send(client, req)
+}
+
 func (h *house) send(by *http.Client, req *http.Request, fields ...string) (*http.Response, string) {
 	h.t.Helper()
 	for i := 0; i < len(fields); i += 2 {

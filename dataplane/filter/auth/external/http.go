@@ -46,7 +46,7 @@ func (s *overHTTP) ask(ctx context.Context, t *told) (*allowed, *method.Result) 
 
 func (s *overHTTP) request(t *told) message.Request {
 	q := &t.ex.Request
-	out := message.Request{Method: q.Method, Host: q.Host, Version: message.HTTP11, Header: message.NewHeader(t.fields...), Body: message.BodyOf(t.body)}
+	out := message.Request{Method: q.Method, Host: t.host, Version: message.HTTP11, Header: message.NewHeader(t.fields...), Body: message.BodyOf(t.body)}
 	out.Target = message.Target{Path: s.prefix + q.Target.Path, Query: q.Target.Query, HasQuery: q.Target.HasQuery}
 	if q.Target.Path == "*" {
 		out.Target.Path = s.prefix + "/"

@@ -12,8 +12,8 @@ export GOTOOLCHAIN=auto GOFLAGS=-buildvcs=false
 only=" $* "
 for word; do
 	case $word in
-	needs | programs | unit | race | fuzz | login | chart | cluster | conformance | e2e) ;;
-	*) echo "hack/test: no stage $word; there are needs, programs, unit, race, fuzz, login, chart, cluster, conformance and e2e" >&2; exit 2 ;;
+	needs | programs | unit | race | fuzz | limits | login | chart | cluster | conformance | e2e) ;;
+	*) echo "hack/test: no stage $word; there are needs, programs, unit, race, fuzz, limits, login, chart, cluster, conformance and e2e" >&2; exit 2 ;;
 	esac
 done
 
@@ -60,6 +60,7 @@ stage "programs: Kubernetes and Helm, built once and cached" programs
 stage "unit, golden, scenario, API server" go test -timeout 15m ./...
 stage "race: the data plane under the race detector" env CGO_ENABLED=1 go test -race -timeout 15m ./dataplane/... ./test/churn/...
 stage "fuzz: briefly" env FUZZTIME="${FUZZTIME:-3s}" hack/fuzz.sh
+stage "limits: many processes, and a real Redis" make -s limits-test
 stage "login: a real OpenID provider, in a real browser" make -s login-test
 stage "chart: a real helm and a real API server" hack/chart.sh test
 stage "cluster: hack/kube itself" go test -tags cluster -count=1 -timeout 10m -run Cluster ./hack/kube

@@ -221,6 +221,9 @@ type AuthorizationRule struct {
 	//
 	// If it cannot be evaluated for a request, a rule that denies fits, and one that allows does not.
 	//
+	// A header is whatever the client sends: several lines are joined by commas, so `request.headers["x-role"] == "guest"`
+	// in a rule that denies is escaped by a second line. Say in rules what lets in, and by identity.
+	//
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=2048

@@ -265,11 +265,11 @@ func TestNoRequestFailsAndNobodySlipsInWhilePoliciesChangeFiftyTimes(t *testing.
 	alone, sole := guarded(t, "alone")
 
 	g.header = http.Header{"X-Api-Key": {"k-load"}}
-	with := begin(t, g, *rate)
+	with := begin(t, g, *rate/2)
 	g.header, g.refused = nil, 401
-	without := begin(t, g, *rate)
+	without := begin(t, g, *rate/2)
 	sole.header = http.Header{"X-Api-Key": {"k-load"}}
-	withSole := begin(t, sole, *rate/2)
+	withSole := begin(t, sole, *rate/4)
 	sole.header, sole.refused = nil, 401
 
 	edits := 0
@@ -289,8 +289,8 @@ func TestNoRequestFailsAndNobodySlipsInWhilePoliciesChangeFiftyTimes(t *testing.
 		inForce(t, "the route's policy", authPolicy(t, shop, "extra"))
 		eachSays(t, time.Minute, alone, question{host: loadHost, path: "/load/"}, 401)
 		// From here to its end it is in force.
-		strict := begin(t, sole, *rate)
-		until(t, 30*time.Second, "the load of half a second", func() error { return strict.has(*rate / 2) })
+		strict := begin(t, sole, *rate/2)
+		until(t, 30*time.Second, "the load of half a second", func() error { return strict.has(*rate / 4) })
 		strict.endsClean()
 		for _, name := range []string{"extra", "sole"} {
 			remove(t, &v1alpha1.AuthPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: name}})

@@ -21,7 +21,7 @@ import (
 func TestANewGatewayIsServedByAllReplicasWhenItIsProgrammed(t *testing.T) {
 	g := house(t)
 	l := begin(t, g, *rate)
-	for n := range 5 {
+	for n := range 3 {
 		name := fmt.Sprintf("second-%d", n)
 		g2 := g
 		g2.host, g2.https, g2.path, g2.backends = "second.example", "", "/", []string{"green-"}
@@ -39,7 +39,7 @@ func TestANewGatewayIsServedByAllReplicasWhenItIsProgrammed(t *testing.T) {
 func TestANewListenerIsServedByAllReplicasWhenItIsProgrammed(t *testing.T) {
 	g := house(t)
 	l := begin(t, g, *rate)
-	for n := range 5 {
+	for n := range 3 {
 		port := int32(8100 + n)
 		apply(t, gatewayText(shop, front, "front-tls")+fmt.Sprintf("  - {name: more, protocol: HTTP, port: %d}\n", port))
 		more := g

@@ -125,9 +125,9 @@ func TestASecretThatIsForbiddenHarmsOnlyItsListener(t *testing.T) {
 
 	// Nor do policies get at Secrets that are forbidden; what they guard is closed.
 	locked := strings.NewReplacer("namespace: e2e", "namespace: locked")
-	apply(t, locked.Replace(routeText("locked", "locked", "locked", "locked.example", "/", "none")+keysText("keys", "", "alice: k-alice")+
+	apply(t, locked.Replace(routeText("locked", "locked", "locked", "locked.example", "/", "none")+keysText("keys", "keys: ours", "alice: k-alice")+
 		policyText("locked", "kind: HTTPRoute, name: locked", withKeys)+
-		policyText("selects", "kind: Gateway, name: locked", "methods: [{name: keys, apiKey: {from: [{header: X-API-Key}], secretSelector: {matchLabels: {keys: yes}}}}]")))
+		policyText("selects", "kind: Gateway, name: locked", "methods: [{name: keys, apiKey: {from: [{header: X-API-Key}], secretSelector: {matchLabels: {keys: ours}}}}]")))
 	says(t, time.Minute, "the policy with the forbidden Secret", authPolicy(t, "locked", "locked"), "ResolvedRefs", metav1.ConditionFalse,
 		"InvalidSecretRef", "may not read Secret locked/keys", "rbac.secrets")
 	says(t, time.Minute, "the policy that selects forbidden Secrets", authPolicy(t, "locked", "selects"), "Accepted", metav1.ConditionFalse,

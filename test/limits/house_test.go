@@ -366,11 +366,18 @@ func (f *fleet) load(n int) *load {
 
 // lap is what was admitted since the last lap, and how long that took.
 type lap struct {
-	at       time.Time
-	admitted int64
+	at                time.Time
+	admitted, refused int64
 }
 
-func (l *load) now() lap { return lap{time.Now(), l.admitted.Load()} }
+func (l *load) now() lap { return lap{time.Now(), l.admitted.Load(), l.refused.Load()} }
+
+// wantedMore reports whether clients asked for clearly more than they got: else what was admitted is what a machine that does much else let
+// them ask, and no limit.
+func (l *load) wantedMore(since lap) bool {
+	now := l.now()
+	return now.refused-since.refused > (now.admitted-since.admitted)/4
+}
 
 func (l *load) since(before lap) (admitted, seconds float64) {
 	now := l.now()

@@ -420,7 +420,7 @@ type OIDCMethod struct {
 
 // OIDCOrigin is a further origin of a provider.
 //
-// +kubebuilder:validation:XValidation:message="an origin must be https://host or https://host:port; http:// only to loopback, or through connection.backendRef",rule="isURL(self.url) && !self.url.contains('@') && !self.url.contains('#') && !self.url.contains('?') && url(self.url).getEscapedPath() in ['', '/'] && (url(self.url).getScheme() == 'https' || url(self.url).getScheme() == 'http' && (url(self.url).getHostname() in ['localhost', '127.0.0.1', '::1'] || has(self.connection) && has(self.connection.backendRef)))"
+// +kubebuilder:validation:XValidation:message="an origin must be https://host or https://host:port; http:// only to loopback, or through connection.backendRef",rule="isURL(self.url) && !self.url.contains('@') && !self.url.contains('#') && !self.url.contains('?') && url(self.url).getEscapedPath().size() < 2 && (url(self.url).getScheme() == 'https' || url(self.url).getScheme() == 'http' && (url(self.url).getHostname() in ['localhost', '127.0.0.1', '::1'] || has(self.connection) && has(self.connection.backendRef)))"
 type OIDCOrigin struct {
 	// URL of the origin (RFC 6454): scheme, host and port, without a path.
 	//

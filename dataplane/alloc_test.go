@@ -5,14 +5,13 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"runtime/debug"
-	"slices"
 	"testing"
 	"time"
 
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/headers"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/ratelimit"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
+	"github.com/gatehouse-dev/gatehouse/dataplane/racetest"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
 	"github.com/gatehouse-dev/gatehouse/dataplane/telemetry"
 	"github.com/gatehouse-dev/gatehouse/dataplane/wire/mem"
@@ -40,9 +39,7 @@ func (*ready) Revive() {}
 const exchangeAllocations = 8
 
 func TestAnExchangeWithTwoFiltersAllocatesWhatIsWrittenDown(t *testing.T) {
-	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
-		t.Skip("a pool drops things at random under the race detector")
-	}
+	racetest.SkipsAllocations(t)
 	got := measure(t, func(run func()) float64 { return testing.AllocsPerRun(2000, run) })
 	t.Logf("%v allocations", got)
 	if got > exchangeAllocations {

@@ -13,7 +13,7 @@ func TestEachFilterStandsInTheList(t *testing.T) {
 	}
 	order := FilterOrder()
 	for _, d := range dirs {
-		if d.IsDir() && !slices.Contains(order, d.Name()) {
+		if d.IsDir() && d.Name() != "filtertest" && !slices.Contains(order, d.Name()) {
 			t.Errorf("filter/%s is not in Filters: no request would ever meet it", d.Name())
 		}
 	}

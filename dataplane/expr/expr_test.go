@@ -4,13 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"runtime/debug"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
+	"github.com/gatehouse-dev/gatehouse/dataplane/racetest"
 )
 
 func exchange() *message.Exchange {
@@ -309,9 +308,7 @@ func TestATextIsCompiledOnceAndTheMemoryHasABound(t *testing.T) {
 }
 
 func TestTheCommonFormsDoNotAllocate(t *testing.T) {
-	if info, _ := debug.ReadBuildInfo(); slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
-		t.Skip("a pool drops things at random under the race detector")
-	}
+	racetest.SkipsAllocations(t)
 	ex := exchange()
 	buf := make([]byte, 0, 256)
 	for text, c := range map[string]struct {

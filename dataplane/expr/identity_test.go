@@ -4,12 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"runtime/debug"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
+	"github.com/gatehouse-dev/gatehouse/dataplane/racetest"
 )
 
 // identified returns the exchange of a client that has proven to be someone, once there is an answer.
@@ -288,9 +287,7 @@ func TestTheNativeFormsOfIdentitiesSayWhatCELSays(t *testing.T) {
 }
 
 func TestTheCommonFormsOfIdentitiesDoNotAllocate(t *testing.T) {
-	if info, _ := debug.ReadBuildInfo(); slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
-		t.Skip("a pool drops things at random under the race detector")
-	}
+	racetest.SkipsAllocations(t)
 	ex := identified()
 	for text, most := range map[string]float64{
 		`identity.subject != ""`:                                            0,

@@ -35,10 +35,7 @@ func (r *Round) Counter(filter, name string, pairs ...string) Counter {
 	if r == nil {
 		return void
 	}
-	labels, values := []string{"filter"}, []string{filter}
-	for i := 0; i+1 < len(pairs); i += 2 {
-		labels, values = append(labels, pairs[i]), append(values, pairs[i+1])
-	}
+	labels, values := labelled(filter, pairs)
 	family, err := r.t.metrics.family(name, labels)
 	if err != nil {
 		r.t.options.Errors.Error("a filter's counter cannot be made", "filter", filter, "name", name, "error", err)
@@ -54,15 +51,10 @@ func (m *metrics) family(name string, labels []string) (*filterFamily, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if f, ok := m.filters[name]; ok {
-		if !slices.Equal(f.labels, labels) {
-			return nil, fmt.Errorf("labels %v, and elsewhere %v", labels, f.labels)
-		}
-		return f, nil
+		return f, asElsewhere(labels, f.labels)
 	}
-	for _, l := range labels {
-		if !slices.Contains(Labels, l) {
-			return nil, fmt.Errorf("label %q is not one of %v", l, Labels)
-		}
+	if err := known(labels); err != nil {
+		return nil, err
 	}
 	vec := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "gatehouse_filter_" + strings.TrimSuffix(name, "_total") + "_total", Help: "Counted by filters; see their pages.",
@@ -73,4 +65,31 @@ func (m *metrics) family(name string, labels []string) (*filterFamily, error) {
 	f := &filterFamily{vec, labels}
 	m.filters[name] = f
 	return f, nil
+}
+
+// labelled are the labels of a filter's series and their values.
+func labelled(filter string, pairs []string) (labels, values []string) {
+	labels, values = []string{"filter"}, []string{filter}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		labels, values = append(labels, pairs[i]), append(values, pairs[i+1])
+	}
+	return labels, values
+}
+
+// asElsewhere reports whether a name that is in use is asked for with its labels.
+func asElsewhere(labels, elsewhere []string) error {
+	if !slices.Equal(labels, elsewhere) {
+		return fmt.Errorf("labels %v, and elsewhere %v", labels, elsewhere)
+	}
+	return nil
+}
+
+// known reports whether labels are out of Labels.
+func known(labels []string) error {
+	for _, l := range labels {
+		if !slices.Contains(Labels, l) {
+			return fmt.Errorf("label %q is not one of %v", l, Labels)
+		}
+	}
+	return nil
 }

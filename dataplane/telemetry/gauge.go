@@ -1,8 +1,6 @@
 package telemetry
 
 import (
-	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -56,10 +54,7 @@ func (r *Round) Gauge(filter, name string, read func() float64, pairs ...string)
 	if r == nil {
 		return
 	}
-	labels, values := []string{"filter"}, []string{filter}
-	for i := 0; i+1 < len(pairs); i += 2 {
-		labels, values = append(labels, pairs[i]), append(values, pairs[i+1])
-	}
+	labels, values := labelled(filter, pairs)
 	family, err := r.t.metrics.gaugeFamily(name, labels)
 	if err != nil {
 		r.t.options.Errors.Error("a filter's gauge cannot be made", "filter", filter, "name", name, "error", err)
@@ -80,15 +75,10 @@ func (m *metrics) gaugeFamily(name string, labels []string) (*gaugeFamily, error
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if f, ok := m.filterGauges[name]; ok {
-		if !slices.Equal(f.labels, labels) {
-			return nil, fmt.Errorf("labels %v, and elsewhere %v", labels, f.labels)
-		}
-		return f, nil
+		return f, asElsewhere(labels, f.labels)
 	}
-	for _, l := range labels {
-		if !slices.Contains(Labels, l) {
-			return nil, fmt.Errorf("label %q is not one of %v", l, Labels)
-		}
+	if err := known(labels); err != nil {
+		return nil, err
 	}
 	f := &gaugeFamily{
 		desc:   prometheus.NewDesc("gatehouse_filter_"+name, "Read of filters; see their pages.", labels, nil),

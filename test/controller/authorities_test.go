@@ -70,19 +70,6 @@ func checking(config string) string {
 		`  tls: {frontend: {default: {validation: {caCertificateRefs: [{group: "", kind: ConfigMap, name: `+config+`}]}}}}`+"\n  listeners:", 1)
 }
 
-const mayReadConfigMap = `
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {name: NAME, namespace: SHOP}
-rules: [{apiGroups: [""], resources: [configmaps], resourceNames: [NAME], verbs: [get, list, watch]}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {name: NAME, namespace: SHOP}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: NAME}
-subjects: [{kind: ServiceAccount, name: gatehouse, namespace: RELEASE}]
-`
-
 // asClient has connections of its own, with a client certificate if there is one.
 func asClient(t *testing.T, certificate ...tls.Certificate) *http.Client {
 	transport := &http.Transport{TLSClientConfig: &tls.Config{
@@ -136,7 +123,7 @@ func TestAConfigMapOfAuthoritiesThatMayNotBeReadClosesItsListenerAloneAndNamesTh
 	w.create(w.secret("cert", "shop.example"))
 	one := newAuthority(t, "one")
 	w.create(configMap("authorities", one))
-	w.create(strings.ReplaceAll(mayReadSecret, "NAME", "cert"))
+	w.create(mayReadOne("secrets", "cert"))
 	r := w.start(w.account("configmaps"))
 	r.applied()
 	w.apply(checking("authorities"))
@@ -153,7 +140,7 @@ func TestAConfigMapOfAuthoritiesThatMayNotBeReadClosesItsListenerAloneAndNamesTh
 	}
 
 	// A right to this one by its name is all that is needed.
-	w.create(strings.ReplaceAll(mayReadConfigMap, "NAME", "authorities"))
+	w.create(mayReadOne("configmaps", "authorities"))
 	w.listener("gw", "https", "ResolvedRefs", "True ResolvedRefs")
 	at := w.address("gw", 443)
 	w.comesIn(at, one.client, "200 cart")

@@ -2,24 +2,21 @@ package controller
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/gatehouse-dev/gatehouse/test/process"
 )
 
 func TestADrainingReplicaStillFollowsItsEndpoints(t *testing.T) {
@@ -49,38 +46,9 @@ endpoints: [{addresses: [192.0.2.1]}]
 	w.answers(at, "/", "200 moved")
 }
 
-// program is the binary, built once.
-var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "gatehouse-controller-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "gatehouse")
-	if out, err := exec.Command("go", "build", "-o", path, "../../cmd/gatehouse").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build: %w: %s", err, out)
-	}
-	return path, nil
-})
-
-// freePort is one that nobody has now.
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 func TestTheProcessLeavesInOrder(t *testing.T) {
-	path, err := program()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(filepath.Dir(path)) })
 	w := newWorld(t)
-	port, health := freePort(t), freePort(t)
+	port := process.FreePort(t)
 	w.create(fmt.Sprintf(`
 apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
@@ -102,26 +70,9 @@ spec:
   parentRefs: [{name: gw}]
   rules: [{filters: [{type: RequestRedirect, requestRedirect: {hostname: there.example}}]}]
 `, port))
-	cmd := exec.Command(path, "controller", "--kubeconfig="+control.Kubeconfig, "--namespace="+w.release, "--pod-name=gatehouse-a",
-		"--pod-uid="+w.podUID(), "--exposure=host", fmt.Sprintf("--health-address=127.0.0.1:%d", health), "--admin-address=", "--access-log=",
-		"--drain-delay=2s", "--drain-timeout=5s")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	exited := make(chan error, 1)
-	go func() { exited <- cmd.Wait() }()
-	t.Cleanup(func() { cmd.Process.Kill() })
-
-	ready := func() string { return get(fmt.Sprintf("127.0.0.1:%d", health), "localhost", "/readyz") }
-	w.eventually("it is ready", func() string {
-		if got := ready(); got != "200 ok" {
-			return got
-		}
-		return ""
-	})
+	p := process.New(t)
+	p.Start("controller", "--kubeconfig="+control.Kubeconfig, "--namespace="+w.release, "--pod-name=gatehouse-a", "--pod-uid="+w.podUID(),
+		"--exposure=host", "--drain-delay=2s", "--drain-timeout=5s")
 	serves := func() string { // that no request fails is asked without the client's own retries
 		c, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
@@ -141,10 +92,10 @@ spec:
 	}
 	w.condition("Gateway", "gw", "Accepted", "True Accepted")
 
-	cmd.Process.Signal(syscall.SIGTERM)
+	p.Signal(syscall.SIGTERM)
 	began := time.Now()
 	w.within(time.Second, "it is not ready any more", func() string {
-		if got := ready(); !strings.HasPrefix(got, "503") {
+		if got := get(p.Health, "localhost", "/readyz"); !strings.HasPrefix(got, "503") {
 			return got
 		}
 		return ""
@@ -164,15 +115,10 @@ spec:
 			t.Fatalf("%s after SIGTERM: %s", time.Since(began), got)
 		}
 	}
-	select {
-	case err := <-exited:
-		if err != nil || time.Since(began) < 2*time.Second {
-			t.Errorf("it ended after %s: %v\n%s", time.Since(began), err, said.String())
-		}
-	case <-time.After(15 * time.Second):
-		t.Errorf("it does not end:\n%s", said.String())
+	if code := p.Exits(); code != 0 || time.Since(began) < 2*time.Second || time.Since(began) > 15*time.Second {
+		t.Errorf("it ended after %s: %d", time.Since(began), code)
 	}
-	for line := range strings.Lines(said.String()) {
+	for line := range strings.Lines(p.Said()) {
 		if !strings.HasPrefix(line, "{") {
 			t.Errorf("a line of the log is not JSON: %s", line)
 		}

@@ -48,6 +48,7 @@ import (
 	"github.com/gatehouse-dev/gatehouse/dataplane/telemetry"
 	"github.com/gatehouse-dev/gatehouse/dataplane/wire/nethttp"
 	"github.com/gatehouse-dev/gatehouse/hack/kube"
+	"github.com/gatehouse-dev/gatehouse/test/process"
 )
 
 // control is the one control plane of all tests. Each test has namespaces of its own.
@@ -67,7 +68,7 @@ func TestMain(m *testing.M) {
 	err = addCRDs()
 	code := 1
 	if err == nil {
-		code = m.Run()
+		code = process.Main(m)
 	} else {
 		fmt.Fprintln(os.Stderr, err)
 	}

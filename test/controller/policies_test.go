@@ -112,7 +112,7 @@ func TestKeysFollowTheSecretsThatAPolicyNamesAndSelects(t *testing.T) {
 	})
 
 	// With the right to this one Secret it has to be there, and then it serves; a key that changes, changes at once.
-	w.create(strings.ReplaceAll(mayReadSecret, "NAME", "partners"))
+	w.create(mayReadOne("secrets", "partners"))
 	w.eventually("that there is no Secret is told", func() string {
 		if got := w.condition("AuthPolicy", "keys", "ResolvedRefs", "False InvalidSecretRef"); !strings.Contains(got, "there is no Secret") {
 			return got

@@ -133,18 +133,21 @@ func (w *world) shows(address, want string) {
 	})
 }
 
-const mayReadSecret = `
+// mayReadOne is the right to read one Secret or ConfigMap, by its name.
+func mayReadOne(resource, name string) string {
+	return strings.NewReplacer("RESOURCE", resource, "NAME", name).Replace(`
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata: {name: NAME, namespace: SHOP}
-rules: [{apiGroups: [""], resources: [secrets], resourceNames: [NAME], verbs: [get, list, watch]}]
+rules: [{apiGroups: [""], resources: [RESOURCE], resourceNames: [NAME], verbs: [get, list, watch]}]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
 metadata: {name: NAME, namespace: SHOP}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: NAME}
 subjects: [{kind: ServiceAccount, name: gatehouse, namespace: RELEASE}]
-`
+`)
+}
 
 func TestASecretThatMayNotBeReadHurtsItsListenerAloneAndNamesTheRule(t *testing.T) {
 	w := newWorld(t)
@@ -164,7 +167,7 @@ func TestASecretThatMayNotBeReadHurtsItsListenerAloneAndNamesTheRule(t *testing.
 	}
 
 	// A right to this one by its name is all that is needed.
-	w.create(strings.ReplaceAll(mayReadSecret, "NAME", "secret-one"))
+	w.create(mayReadOne("secrets", "secret-one"))
 	w.listener("gw", "https", "ResolvedRefs", "True ResolvedRefs")
 	w.shows(w.address("gw", 443), "secret-one")
 }
@@ -175,7 +178,7 @@ func TestAPendingSecretKeepsTheLastGood(t *testing.T) {
 	w.create(basics)
 	w.create(w.secret("secret-one", "shop.example"))
 	w.create(w.secret("secret-two", "shop.example"))
-	w.create(strings.ReplaceAll(mayReadSecret, "NAME", "secret-one"))
+	w.create(mayReadOne("secrets", "secret-one"))
 	w.apply(strings.Replace(tlsGateway, "SECRET", "secret-one", 1))
 	w.start(w.account(""), func(o *controllers.ClusterOptions) { o.Patience = 4 * time.Second }).applied()
 	at := w.address("gw", 443)
@@ -193,7 +196,7 @@ func TestAPendingSecretKeepsTheLastGood(t *testing.T) {
 	}
 	// Then this is its answer.
 	w.listener("gw", "https", "ResolvedRefs", "False InvalidCertificateRef")
-	w.create(strings.ReplaceAll(mayReadSecret, "NAME", "secret-two"))
+	w.create(mayReadOne("secrets", "secret-two"))
 	w.shows(at, "secret-two")
 }
 

@@ -37,6 +37,7 @@ var may = map[string][]string{
 	"dataplane/message":            {},
 	"dataplane/expr":               {"dataplane/message"},
 	"dataplane/keep":               {},
+	"dataplane/racetest":           {},
 	"dataplane/keyring":            {},
 	"dataplane/store":              {},
 	"dataplane/store/storetest":    {},

@@ -7,11 +7,13 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/gatehouse-dev/gatehouse/test/process"
 )
 
 func TestTheSamplesPassCheck(t *testing.T) {
 	t.Parallel()
-	out, errs, code := command(t, "check", "-f", filepath.Join(root, "config", "samples"))
+	out, errs, code := process.Command(t, "check", "-f", filepath.Join(process.Root, "config", "samples"))
 	if code != 0 || errs != "" {
 		t.Errorf("exit status %d:\n%s%s", code, out, errs)
 	}
@@ -34,7 +36,7 @@ func TestTheSamplesPassCheck(t *testing.T) {
 
 func TestCheckSaysWhatWouldBeServed(t *testing.T) {
 	t.Parallel()
-	out, _, code := command(t, "check", "--snapshot", "-f", filepath.Join(root, "config", "samples"))
+	out, _, code := process.Command(t, "check", "--snapshot", "-f", filepath.Join(process.Root, "config", "samples"))
 	if code != 0 || !regexp.MustCompile(`(?m)^listener default/public/http :8080`).MatchString(out) {
 		t.Errorf("exit status %d:\n%s", code, out)
 	}
@@ -66,11 +68,12 @@ var mistakes = []struct {
 	{"a filter twice", "    backendRefs", "    filters: [{type: URLRewrite, urlRewrite: {hostname: a.b}}, {type: URLRewrite, urlRewrite: {hostname: a.b}}]\n    backendRefs", 8, "filters"},
 }
 
-func TestCheckNamesFileAndLineOfEachMistake(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
+// gatewayAndShop is a folder with these two samples.
+func gatewayAndShop(t *testing.T) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
 	for _, sample := range []string{"gateway.yaml", "shop.yaml"} {
-		text, err := os.ReadFile(filepath.Join(root, "config", "samples", sample))
+		text, err := os.ReadFile(filepath.Join(process.Root, "config", "samples", sample))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -78,6 +81,12 @@ func TestCheckNamesFileAndLineOfEachMistake(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	return dir
+}
+
+func TestCheckNamesFileAndLineOfEachMistake(t *testing.T) {
+	t.Parallel()
+	dir := gatewayAndShop(t)
 	file := filepath.Join(dir, "z-more.yaml")
 	for _, c := range append(mistakes, mistakes[0]) {
 		text := strings.Replace(route, c.old, c.new, 1)
@@ -87,7 +96,7 @@ func TestCheckNamesFileAndLineOfEachMistake(t *testing.T) {
 		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		out, errs, code := command(t, "check", "-f", dir)
+		out, errs, code := process.Command(t, "check", "-f", dir)
 		want := regexp.QuoteMeta(file) + `:\d+.*`
 		if c.line > 0 {
 			want = regexp.QuoteMeta(fmt.Sprintf("%s:%d", file, c.line)) + `:.*`
@@ -99,7 +108,7 @@ func TestCheckNamesFileAndLineOfEachMistake(t *testing.T) {
 	if err := os.WriteFile(file, []byte(route), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if out, errs, code := command(t, "check", "-f", dir); code != 0 {
+	if out, errs, code := process.Command(t, "check", "-f", dir); code != 0 {
 		t.Errorf("when all is right: exit status %d\n%s%s", code, out, errs)
 	}
 }
@@ -153,22 +162,13 @@ var guardMistakes = []struct {
 
 func TestCheckNamesWhatIsWrongInAnAuthPolicy(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	for _, sample := range []string{"gateway.yaml", "shop.yaml"} {
-		text, err := os.ReadFile(filepath.Join(root, "config", "samples", sample))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, sample), text, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	dir := gatewayAndShop(t)
 	file := filepath.Join(dir, "z-guard.yaml")
 	check := func(text string) (out string, code int) {
 		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		out, errs, code := command(t, "check", "-f", dir)
+		out, errs, code := process.Command(t, "check", "-f", dir)
 		return out + errs, code
 	}
 	for _, c := range guardMistakes {
@@ -199,7 +199,7 @@ func TestWrongFlagsAndSettingsAreErrorsThatNameThem(t *testing.T) {
 		}
 		return file
 	}
-	samples := filepath.Join(root, "config", "samples")
+	samples := filepath.Join(process.Root, "config", "samples")
 	for _, c := range []struct {
 		args []string
 		says string
@@ -219,7 +219,7 @@ func TestWrongFlagsAndSettingsAreErrorsThatNameThem(t *testing.T) {
 		{[]string{"run", "-f", samples, "--config", config("trustedProxies:\n- 10.0.0.0/8\n- nobody\n")}, `nobody`},
 		{[]string{"run", "-f", samples, "--admin-address", "0.0.0.0:1"}, "loopback"},
 	} {
-		out, errs, code := command(t, c.args...)
+		out, errs, code := process.Command(t, c.args...)
 		if code == 0 || !regexp.MustCompile(c.says).MatchString(errs+out) {
 			t.Errorf("%v: exit status %d, want %s in:\n%s%s", c.args, code, c.says, out, errs)
 		}
@@ -248,7 +248,7 @@ func TestSettingsOfAFileHoldAndFlagsWin(t *testing.T) {
 
 func TestHelpNamesEachSetting(t *testing.T) {
 	t.Parallel()
-	out, _, code := command(t, "run", "--help")
+	out, _, code := process.Command(t, "run", "--help")
 	for _, flag := range []string{"--filename", "--config", "--head-timeout", "--max-body-bytes", "--trusted-proxies", "--drain-delay"} {
 		if code != 0 || !strings.Contains(out, flag) {
 			t.Errorf("exit status %d, no %s in:\n%s", code, flag, out)

@@ -6,8 +6,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/gatehouse-dev/gatehouse/test/process"
 )
 
 // SIGTERM under load: who is being answered is answered, who asks again is told to go elsewhere first, nobody is cut.
@@ -52,14 +55,14 @@ func TestASignalDrainsWithoutAFailedRequest(t *testing.T) {
 			slow <- err
 		}()
 	}
-	until(t, "the slow requests are under way", func() bool { return p.metric("gatehouse_requests_in_flight", "") >= 2 && l.requests.Load() > 100 })
+	process.Until(t, "the slow requests are under way", func() bool { return p.Metric("gatehouse_requests_in_flight", "") >= 2 && l.requests.Load() > 100 })
 
 	l.leaving.Store(true)
 	closes := l.closes.Load()
-	p.terminate()
-	p.says("draining")
-	until(t, "it is not ready any more", func() bool {
-		resp, err := http.Get("http://" + p.health + "/readyz")
+	p.Signal(syscall.SIGTERM)
+	p.Says("draining")
+	process.Until(t, "it is not ready any more", func() bool {
+		resp, err := http.Get("http://" + p.Health + "/readyz")
 		if err != nil {
 			return false
 		}
@@ -76,7 +79,7 @@ func TestASignalDrainsWithoutAFailedRequest(t *testing.T) {
 			t.Fatal("a request under way at the signal has no answer")
 		}
 	}
-	if code := p.exits(); code != 0 {
+	if code := p.Exits(); code != 0 {
 		t.Errorf("exit status %d", code)
 	}
 	l.end()
@@ -94,8 +97,8 @@ func TestASignalEndsAGatewayWithoutTrafficAtOnce(t *testing.T) {
 	p := start(t, "-f", w.dir, "--drain-delay=0s", "--drain-timeout=60s")
 	ask(t, noRedirects, w.url("/"))
 	noRedirects.CloseIdleConnections()
-	p.terminate()
-	if code := p.exits(); code != 0 { // far sooner than the drain's timeout
+	p.Signal(syscall.SIGTERM)
+	if code := p.Exits(); code != 0 { // far sooner than the drain's timeout
 		t.Errorf("exit status %d", code)
 	}
 }

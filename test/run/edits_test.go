@@ -6,8 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/gatehouse-dev/gatehouse/test/process"
 )
 
 // edition is one of the many contents of a file: rules come, go and change places, weights change, and the rule that is asked for all
@@ -67,7 +70,7 @@ func TestAThousandEditsUnderLoadFailNoRequest(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := fmt.Sprint(n)
-		until(t, "edition "+want+" serves", func() bool {
+		process.Until(t, "edition "+want+" serves", func() bool {
 			got := ask(t, noRedirects, w.url("/stay"), "x-canary", "1")
 			if got.status != 200 || got.Backend != "green" {
 				t.Fatalf("the canary: %+v", got)
@@ -83,11 +86,11 @@ func TestAThousandEditsUnderLoadFailNoRequest(t *testing.T) {
 	t.Logf("%d edits in %v, %d requests, 0 failed", edits, took.Round(time.Millisecond), l.requests.Load())
 
 	// Retries hide nothing.
-	if n := p.metric("gatehouse_retries_total", "") + p.metric("gatehouse_attempt_replays_total", ""); n != 0 {
+	if n := p.Metric("gatehouse_retries_total", "") + p.Metric("gatehouse_attempt_replays_total", ""); n != 0 {
 		t.Errorf("%v attempts were repeated", n)
 	}
-	if n := p.metric("gatehouse_request_failures_total", ""); n != 0 {
-		t.Errorf("%v failures were counted: %s", n, p.series("gatehouse_request_failures_total"))
+	if n := p.Metric("gatehouse_request_failures_total", ""); n != 0 {
+		t.Errorf("%v failures were counted: %s", n, p.Series("gatehouse_request_failures_total"))
 	}
-	p.terminate()
+	p.Signal(syscall.SIGTERM)
 }

@@ -7,7 +7,10 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+
+	"github.com/gatehouse-dev/gatehouse/test/process"
 )
 
 // reply is what a sample's backend says.
@@ -91,16 +94,16 @@ func TestTheSamplesDoWhatTheReadmeSays(t *testing.T) {
 	}
 
 	for _, path := range []string{"/healthz", "/readyz"} {
-		if resp, err := http.Get("http://" + p.health + path); err != nil || resp.StatusCode != 200 {
+		if resp, err := http.Get("http://" + p.Health + path); err != nil || resp.StatusCode != 200 {
 			t.Errorf("%s: %v %v", path, resp, err)
 		} else {
 			resp.Body.Close()
 		}
 	}
-	if n := p.metric("gatehouse_requests_total", `code="429"`); n != 1 {
+	if n := p.Metric("gatehouse_requests_total", `code="429"`); n != 1 {
 		t.Errorf("metrics count %v refusals", n)
 	}
-	resp, err := http.Get("http://" + p.admin + "/snapshot")
+	resp, err := http.Get("http://" + p.Admin + "/snapshot")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +111,7 @@ func TestTheSamplesDoWhatTheReadmeSays(t *testing.T) {
 	if text, _ := io.ReadAll(resp.Body); !strings.Contains(string(text), "listener default/public/http") {
 		t.Errorf("the snapshot is %q", text)
 	}
-	p.terminate()
+	p.Signal(syscall.SIGTERM)
 }
 
 // What the comments of config/samples/auth promise.
@@ -144,7 +147,7 @@ func TestTheSamplesOfAuthPoliciesLetInWhomTheySay(t *testing.T) {
 	if got := r.Header.Values("X-Partner"); len(got) != 1 || got[0] != "acme" || r.Header.Get("X-API-Key") != "" {
 		t.Errorf("the backend saw %v", r.Header)
 	}
-	p.terminate()
+	p.Signal(syscall.SIGTERM)
 }
 
 func TestTheSampleOfTiersLimitsByCustomer(t *testing.T) {
@@ -168,7 +171,7 @@ func TestTheSampleOfTiersLimitsByCustomer(t *testing.T) {
 			t.Errorf("%s passed %d times, want %d to %d", c.key, n, c.least, c.most)
 		}
 	}
-	p.terminate()
+	p.Signal(syscall.SIGTERM)
 }
 
 func TestAnEditServes(t *testing.T) {
@@ -179,7 +182,7 @@ func TestAnEditServes(t *testing.T) {
 		t.Fatal(r.status)
 	}
 	w.write(t, "shop.yaml", strings.Replace(w.read(t, "shop.yaml"), "statusCode: 301", "statusCode: 302", 1))
-	until(t, "the new status serves", func() bool { return ask(t, noRedirects, w.url("/basket")).status == 302 })
+	process.Until(t, "the new status serves", func() bool { return ask(t, noRedirects, w.url("/basket")).status == 302 })
 
 	// A new file, and its end.
 	w.write(t, "more/route.yaml", `apiVersion: gateway.networking.k8s.io/v1
@@ -191,7 +194,7 @@ spec:
   - matches: [{path: {value: /more}}]
     filters: [{type: RequestRedirect, requestRedirect: {hostname: more.example}}]
 `)
-	until(t, "the new file serves", func() bool { return ask(t, noRedirects, w.url("/more")).status == 302 })
+	process.Until(t, "the new file serves", func() bool { return ask(t, noRedirects, w.url("/more")).status == 302 })
 }
 
 func TestABrokenFileLeavesTrafficAsItWasAndIsToldOf(t *testing.T) {
@@ -220,9 +223,9 @@ func TestABrokenFileLeavesTrafficAsItWasAndIsToldOf(t *testing.T) {
 			t.Fatalf("no %q in the sample", c.old)
 		}
 		w.write(t, "shop.yaml", bad)
-		p.says(`shop\.yaml:` + `\d+: .*` + c.says)
+		p.Says(`shop\.yaml:` + `\d+: .*` + c.says)
 		if c.says == "matchs" {
-			p.says(`shop\.yaml:` + line(bad, "matchs") + `:`)
+			p.Says(`shop\.yaml:` + line(bad, "matchs") + `:`)
 		}
 		if r := ask(t, noRedirects, w.url("/basket")); r.status != 301 {
 			t.Errorf("with %q: %d", c.new, r.status)
@@ -232,15 +235,15 @@ func TestABrokenFileLeavesTrafficAsItWasAndIsToldOf(t *testing.T) {
 	// A mistake that the API server would take is told of in the same way, and hurts its rule alone.
 	bad := strings.Replace(good, "{name: shop-green, port: 8080}", "{name: shop-gren, port: 8080}", 1)
 	w.write(t, "shop.yaml", bad)
-	p.says(`shop\.yaml:` + line(bad, "shop-gren, port") + `: HTTPRoute default/shop: spec\.rules\[0\]\.backendRefs\[0\]`)
-	until(t, "the rule in error answers 500", func() bool { return ask(t, noRedirects, w.url("/"), "x-canary", "1").status == 500 })
+	p.Says(`shop\.yaml:` + line(bad, "shop-gren, port") + `: HTTPRoute default/shop: spec\.rules\[0\]\.backendRefs\[0\]`)
+	process.Until(t, "the rule in error answers 500", func() bool { return ask(t, noRedirects, w.url("/"), "x-canary", "1").status == 500 })
 	w.write(t, "shop.yaml", good)
-	until(t, "all is well again", func() bool { return ask(t, noRedirects, w.url("/"), "x-canary", "1").Backend == "green" })
+	process.Until(t, "all is well again", func() bool { return ask(t, noRedirects, w.url("/"), "x-canary", "1").Backend == "green" })
 	l.end()
 
 	// And it still listens to edits.
 	w.write(t, "shop.yaml", strings.Replace(good, "statusCode: 301", "statusCode: 302", 1))
-	until(t, "an edit serves", func() bool { return ask(t, noRedirects, w.url("/basket")).status == 302 })
+	process.Until(t, "an edit serves", func() bool { return ask(t, noRedirects, w.url("/basket")).status == 302 })
 }
 
 func TestAPortThatIsTakenIsToldOfAndOthersServe(t *testing.T) {
@@ -257,11 +260,11 @@ func TestAPortThatIsTakenIsToldOfAndOthersServe(t *testing.T) {
 	if r := ask(t, noRedirects, w.url("/")); r.status != 200 {
 		t.Errorf("the other port: %d", r.status)
 	}
-	p.says(`gateway\.yaml:\d+: Gateway default/public: .*` + strconv.Itoa(port) + `.*address already in use`)
+	p.Says(`gateway\.yaml:\d+: Gateway default/public: .*` + strconv.Itoa(port) + `.*address already in use`)
 
 	// As soon as it is free, it serves.
 	taken.Close()
-	until(t, "the port serves", func() bool {
+	process.Until(t, "the port serves", func() bool {
 		resp, err := http.Get("http://127.0.0.1:" + strconv.Itoa(port) + "/")
 		if err != nil {
 			return false

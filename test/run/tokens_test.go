@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -122,7 +123,7 @@ endpoints: [{addresses: [127.0.0.1]}]
 			if r := ask(t, noRedirects, w.url("/"), "Authorization", "Bearer "+i.token(t, "other")); r.status == 200 {
 				t.Error("a token for others came in")
 			}
-			p.terminate()
+			p.Signal(syscall.SIGTERM)
 		})
 	}
 }

@@ -209,8 +209,6 @@ func TestAttackAnotherIdentityInAHeaderOfThePolicyAbove(t *testing.T) {
 // However many policies with passwords come and go, no more of the cores check them at once (README.md of basic).
 func TestAttackPasswordsOfPoliciesThatComeLater(t *testing.T) {
 	h := newHouse(t)
-	now := time.Now()
-	h.store = keep.New(func() time.Time { return now })
 	config := staff(t)
 	var alive int
 	for range 3 {
@@ -219,9 +217,9 @@ func TestAttackPasswordsOfPoliciesThatComeLater(t *testing.T) {
 			t.Fatal(err)
 		}
 		env.Keep.End()
-		now = now.Add(keep.Grace + time.Minute)
+		h.Pass(keep.Grace + time.Minute)
 		before := alive
-		if alive, _ = h.store.Len(); before != 0 && alive != before {
+		if alive, _ = h.Store.Len(); before != 0 && alive != before {
 			t.Errorf("%d things are kept, and were %d: what all of them share is forgotten", alive, before)
 		}
 	}

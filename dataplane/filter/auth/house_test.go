@@ -6,8 +6,6 @@ import (
 	"encoding/hex"
 	"net/netip"
 	"slices"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,7 +15,7 @@ import (
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/apikey"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/basic"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/method"
-	"github.com/gatehouse-dev/gatehouse/dataplane/keep"
+	"github.com/gatehouse-dev/gatehouse/dataplane/filter/filtertest"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
 )
@@ -52,46 +50,19 @@ func says(o method.Outcome, challenge, detail string) *scripted {
 	return &scripted{result: method.Result{Outcome: o, Challenge: challenge, Detail: detail}}
 }
 
-// house builds filters, and counts.
+// house builds filters.
 type house struct {
-	t     testing.TB
-	store *keep.Store
-
-	mu     sync.Mutex // guards counts
-	counts map[string]float64
+	*filtertest.House
+	t testing.TB
 }
 
-func newHouse(t testing.TB) *house {
-	return &house{t: t, store: keep.New(time.Now), counts: map[string]float64{}}
-}
+func newHouse(t testing.TB) *house { return &house{filtertest.New(time.Now()), t} }
 
-type count struct {
-	h    *house
-	name string
-}
-
-func (c count) Add(n float64) {
-	c.h.mu.Lock()
-	defer c.h.mu.Unlock()
-	c.h.counts[c.name] += n
-}
-
-func (h *house) env() filter.Env {
-	return filter.Env{Keep: h.store.Begin(), Clock: time.Now, Counter: func(name string, pairs ...string) filter.Counter {
-		return count{h, name + " " + strings.Join(pairs, " ")}
-	}}
-}
+func (h *house) env() filter.Env { return h.Env(h.Store.Begin()) }
 
 // counted is how many requests a policy has counted under a result, whatever the method.
-func (h *house) counted(policy, result string) (n float64) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for name, v := range h.counts {
-		if strings.HasPrefix(name, "auth_requests_total policy "+policy+" ") && strings.HasSuffix(name, " result "+result) {
-			n += v
-		}
-	}
-	return n
+func (h *house) counted(policy, result string) float64 {
+	return h.Counted("auth_requests_total", "policy", policy, "result", result)
 }
 
 // with is a Config whose methods are scripted.

@@ -1,8 +1,6 @@
 package auth
 
 import (
-	"runtime/debug"
-	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -11,6 +9,7 @@ import (
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/apikey"
 	"github.com/gatehouse-dev/gatehouse/dataplane/keep"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
+	"github.com/gatehouse-dev/gatehouse/dataplane/racetest"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
 )
 
@@ -49,9 +48,7 @@ func request(credential message.Field) (ex *message.Exchange, again func()) {
 const allocations = 4
 
 func TestAnAdmittedRequestAllocatesWhatIsWrittenDown(t *testing.T) {
-	if info, _ := debug.ReadBuildInfo(); slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
-		t.Skip("a pool drops things at random under the race detector")
-	}
+	racetest.SkipsAllocations(t)
 	for name, m := range map[string]struct {
 		method     Method
 		credential message.Field

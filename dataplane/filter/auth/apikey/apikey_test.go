@@ -3,7 +3,6 @@ package apikey
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +12,7 @@ import (
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/method"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
+	"github.com/gatehouse-dev/gatehouse/dataplane/racetest"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
 )
 
@@ -213,9 +213,7 @@ func BenchmarkAuthenticate(b *testing.B) {
 }
 
 func TestAKeyIsCheckedWithoutAnAllocation(t *testing.T) {
-	if info, _ := debug.ReadBuildInfo(); slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
-		t.Skip("the race detector allocates")
-	}
+	racetest.SkipsAllocations(t)
 	k := build(t, config(Source{Header: "X-API-Key"}))
 	ex := with(key("key of blue"))
 	if n := testing.AllocsPerRun(500, func() { k.Authenticate(ex) }); n > 0 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +17,7 @@ import (
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/method"
 	"github.com/gatehouse-dev/gatehouse/dataplane/keep"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
+	"github.com/gatehouse-dev/gatehouse/dataplane/racetest"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
 )
 
@@ -421,9 +421,7 @@ func BenchmarkAuthenticate(b *testing.B) {
 }
 
 func TestARememberedPasswordIsCheckedWithoutAnAllocation(t *testing.T) {
-	if info, _ := debug.ReadBuildInfo(); slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
-		t.Skip("the race detector allocates")
-	}
+	racetest.SkipsAllocations(t)
 	p := newRoom(t).build(userOf(t, "ann", "secret", 4))
 	ex := with(login("ann:secret"))
 	p.Authenticate(ex)

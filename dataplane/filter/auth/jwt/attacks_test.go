@@ -153,9 +153,9 @@ func TestAttackAnExpiredToken(t *testing.T) {
 	if want := start.Add(time.Minute + 30*time.Second); !got.Identity.Expires.Equal(want) {
 		t.Errorf("expires %s, want %s: with the skew", got.Identity.Expires, want)
 	}
-	w.pass(time.Minute + 29*time.Second)
+	w.Pass(time.Minute + 29*time.Second)
 	expect(t, m, bearer(token), method.Accepted, "") // remembered, and within the skew
-	w.pass(time.Second)
+	w.Pass(time.Second)
 	got = expect(t, m, bearer(token), method.Refused, "expired")
 	if !strings.Contains(got.Challenge, `error="invalid_token", error_description="the token has expired"`) {
 		t.Errorf("challenge %s", got.Challenge)
@@ -163,7 +163,7 @@ func TestAttackAnExpiredToken(t *testing.T) {
 	for _, exp := range []any{nil, "9999999999", -1, 1e300, []int{1}, true, map[string]any{}} {
 		expect(t, m, bearer(esPair("a").sign(claims("exp", exp))), method.Refused, "exp is not there, or no date")
 	}
-	expect(t, m, bearer(esPair("a").sign(claims("exp", float64(w.clock().Unix())+0.5))), method.Accepted, "")
+	expect(t, m, bearer(esPair("a").sign(claims("exp", float64(w.Clock().Unix())+0.5))), method.Accepted, "")
 }
 
 func TestAttackATokenThatIsNotYetValid(t *testing.T) {

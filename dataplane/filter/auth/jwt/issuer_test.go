@@ -20,6 +20,7 @@ import (
 
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/method"
+	"github.com/gatehouse-dev/gatehouse/dataplane/filter/filtertest"
 	"github.com/gatehouse-dev/gatehouse/dataplane/keep"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
@@ -121,37 +122,22 @@ func signES(key *ecdsa.PrivateKey) func([]byte) []byte {
 	}
 }
 
-// world is what a method is built in: a clock, a store, and an issuer that can be asked for its keys.
+// world is what a method is built in, with an issuer that can be asked for its keys.
 type world struct {
-	t     testing.TB
-	store *keep.Store
+	*filtertest.House
+	t    testing.TB
+	work sync.WaitGroup
 
-	mu     sync.Mutex
-	now    time.Time
+	mu     sync.Mutex                                            // guards what follows
 	answer func(ctx context.Context, ex *message.Exchange) error // of the issuer
 	calls  int
-	counts map[string]float64
-	work   sync.WaitGroup
 }
 
 func newWorld(t testing.TB) *world {
-	w := &world{t: t, now: start, counts: map[string]float64{}}
-	w.store = keep.New(w.clock)
+	w := &world{House: filtertest.New(start), t: t}
 	w.publish(setOf(esPair("a")))
 	t.Cleanup(w.work.Wait)
 	return w
-}
-
-func (w *world) clock() time.Time {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.now
-}
-
-func (w *world) pass(d time.Duration) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.now = w.now.Add(d)
 }
 
 // issuerAnswers says what the issuer does from now on.
@@ -191,47 +177,23 @@ func (w *world) called() int {
 }
 
 func (w *world) counted(result string) float64 {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.counts[result]
-}
-
-type counter struct {
-	w      *world
-	result string
-}
-
-func (c counter) Add(n float64) {
-	c.w.mu.Lock()
-	defer c.w.mu.Unlock()
-	c.w.counts[c.result] += n
+	return w.Counted("jwks_fetches_total", "result", result)
 }
 
 func (w *world) env(r *keep.Round) filter.Env {
-	return filter.Env{
-		Keep: r, Clock: w.clock,
-		Call: func(snapshot.BackendRef) (filter.Caller, error) { return w, nil },
-		Async: func(work func()) bool {
-			w.work.Add(1)
-			go func() {
-				defer w.work.Done()
-				work()
-			}()
-			return true
-		},
-		Counter: func(name string, pairs ...string) filter.Counter {
-			if name != "jwks_fetches_total" || len(pairs) != 4 {
-				w.t.Errorf("counter %s %v", name, pairs)
-			}
-			return counter{w, pairs[3]}
-		},
+	env := w.Env(r)
+	env.Call = func(snapshot.BackendRef) (filter.Caller, error) { return w, nil }
+	env.Async = func(work func()) bool {
+		w.work.Go(work)
+		return true
 	}
+	return env
 }
 
 // build applies a snapshot with that method in it.
 func (w *world) build(c Config) method.Method {
 	w.t.Helper()
-	r := w.store.Begin()
+	r := w.Store.Begin()
 	defer r.End()
 	m, err := c.Build(w.env(r))
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/method"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
+	"github.com/gatehouse-dev/gatehouse/dataplane/racetest"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
 )
 
@@ -295,7 +295,7 @@ func TestAMistakeIsNamed(t *testing.T) {
 			t.Errorf("%v, want %s", err, says)
 		}
 		w := newWorld(t)
-		r := w.store.Begin()
+		r := w.Store.Begin()
 		if m, err := c.Build(w.env(r)); err == nil {
 			t.Errorf("%s: built all the same: %v", says, m)
 		}
@@ -358,9 +358,7 @@ func TestTheMemoryOutlivesASnapshotAndIsNotSharedByOtherSettings(t *testing.T) {
 }
 
 func TestARememberedTokenCostsLittle(t *testing.T) {
-	if info, _ := debug.ReadBuildInfo(); slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
-		t.Skip("the race detector allocates")
-	}
+	racetest.SkipsAllocations(t)
 	m := newWorld(t).build(remoteConfig())
 	ex := bearer(esPair("a").sign(claims()))
 	expect(t, m, ex, method.Accepted, "")

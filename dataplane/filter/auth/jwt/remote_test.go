@@ -65,7 +65,7 @@ func TestAttackOutageOfTheIssuerAtStart(t *testing.T) {
 	expect(t, m, &message.Exchange{}, method.Absent, "")
 
 	w.publish(setOf(esPair("a")))
-	w.pass(backoffLeast)
+	w.Pass(backoffLeast)
 	expect(t, m, bearer(token), method.Accepted, "") // heals by itself, with no change of anything
 }
 
@@ -75,10 +75,10 @@ func TestAttackOutageOfTheIssuerLater(t *testing.T) {
 	long := func(kid string) string { return esPair(kid).sign(claims("exp", start.Add(100*time.Hour).Unix())) }
 	expect(t, m, bearer(long("a")), method.Accepted, "")
 	w.goDown()
-	w.pass(2 * freshUnsaid)
+	w.Pass(2 * freshUnsaid)
 	expect(t, m, bearer(long("a")), method.Accepted, "")
 	expect(t, m, bearer(long("b")), method.Refused, "no key named \"b\"") // 401, and not 503
-	w.pass(freshUnsaid)
+	w.Pass(freshUnsaid)
 	began := time.Now()
 	for range 100 {
 		expect(t, m, bearer(esPair("a").sign(claims("exp", start.Add(100*time.Hour).Unix()))), method.Accepted, "")
@@ -86,10 +86,10 @@ func TestAttackOutageOfTheIssuerLater(t *testing.T) {
 	if time.Since(began) > time.Second {
 		t.Errorf("an issuer that is down holds requests up: %s", time.Since(began))
 	}
-	w.pass(staleMost)
+	w.Pass(staleMost)
 	expect(t, m, bearer(long("a")), method.Unavailable, "connection refused")
 	w.publish(setOf(esPair("a"), esPair("b")))
-	w.pass(backoffMost)
+	w.Pass(backoffMost)
 	expect(t, m, bearer(long("b")), method.Accepted, "")
 }
 
@@ -101,12 +101,12 @@ func TestAnIssuerThatIsDownIsAskedEverLessOften(t *testing.T) {
 	token := esPair("a").sign(claims())
 	for i, pause := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60} {
 		at(t, "the failure is counted", func() bool { return w.counted("failed") == float64(i+1) })
-		w.pass(pause*time.Second - 1)
+		w.Pass(pause*time.Second - 1)
 		expect(t, m, bearer(token), method.Unavailable, "")
 		if w.called() != i+1 {
 			t.Fatalf("%d calls before the pause of %d s is over", w.called(), pause)
 		}
-		w.pass(1)
+		w.Pass(1)
 		expect(t, m, bearer(token), method.Unavailable, "")
 	}
 }
@@ -117,9 +117,9 @@ func TestRotatedKeysArePickedUp(t *testing.T) {
 	a, b, c := esPair("a").sign(claims()), pair{"b", jose.ES256, other()}.sign(claims()), pair{"c", jose.RS256, rsaKey()}.sign(claims())
 	expect(t, m, bearer(a), method.Accepted, "")
 	w.publish(setOf(pair{"b", jose.ES256, other()}))
-	w.pass(renewEvery - 1)
+	w.Pass(renewEvery - 1)
 	expect(t, m, bearer(b), method.Refused, "no key named") // asked for too soon after the last time
-	w.pass(1)
+	w.Pass(1)
 	expect(t, m, bearer(b), method.Accepted, "")
 	if w.called() != 2 {
 		t.Errorf("%d calls", w.called())
@@ -128,7 +128,7 @@ func TestRotatedKeysArePickedUp(t *testing.T) {
 	expect(t, m, bearer(a), method.Refused, "no key named \"a\"")
 	// And without any new name, when the keys are due.
 	w.publish(setOf(pair{"c", jose.RS256, rsaKey()}))
-	w.pass(freshUnsaid)
+	w.Pass(freshUnsaid)
 	expect(t, m, bearer(b), method.Refused, "no key named \"b\"")
 	expect(t, m, bearer(c), method.Accepted, "")
 }
@@ -140,7 +140,7 @@ func TestKeysAreRefreshedAheadAndNobodyWaits(t *testing.T) {
 	token := esPair("a").sign(claims("exp", start.Add(100*time.Hour).Unix()))
 	expect(t, m, bearer(token), method.Accepted, "")
 	before, _ := m.(*verifier).keys.current(&message.Exchange{})
-	w.pass(45*time.Minute - 1)
+	w.Pass(45*time.Minute - 1)
 	expect(t, m, bearer(token), method.Accepted, "")
 	if w.called() != 1 {
 		t.Fatalf("%d calls", w.called())
@@ -151,7 +151,7 @@ func TestKeysAreRefreshedAheadAndNobodyWaits(t *testing.T) {
 		ex.Response = &message.Response{Status: 200, Length: -1, Body: message.BodyOf(setOf(esPair("a")))}
 		return nil
 	})
-	w.pass(1)
+	w.Pass(1)
 	expect(t, m, bearer(token), method.Accepted, "") // while the fetch hangs
 	close(answer)
 	at(t, "the fetch ends", func() bool { return w.counted("ok") == 2 })
@@ -165,7 +165,7 @@ func TestUnknownNamesMakeNoStampede(t *testing.T) {
 	w := newWorld(t)
 	m := w.build(remoteConfig())
 	expect(t, m, bearer(esPair("a").sign(claims())), method.Accepted, "")
-	w.pass(time.Minute)
+	w.Pass(time.Minute)
 	open := make(chan struct{})
 	w.issuerAnswers(func(_ context.Context, ex *message.Exchange) error {
 		<-open
@@ -189,8 +189,6 @@ func TestUnknownNamesMakeNoStampede(t *testing.T) {
 // An issuer that accepts connections and never answers.
 func TestAttackAnIssuerThatNeverAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.now = time.Now()
 		r := &remote{clock: time.Now}
 		hang := func(ctx context.Context) ([]byte, func(string) string, error) {
 			<-ctx.Done()
@@ -257,7 +255,7 @@ func TestWhatIsNoKeySetChangesNothing(t *testing.T) {
 		m = w.build(remoteConfig())
 		expect(t, m, bearer(esPair("a").sign(claims())), method.Accepted, "")
 		w.publish([]byte(body))
-		w.pass(2 * freshUnsaid)
+		w.Pass(2 * freshUnsaid)
 		expect(t, m, bearer(esPair("a").sign(claims())), method.Accepted, "")
 		if w.counted("failed") != 1 {
 			t.Errorf("%s: %v failures", name, w.counted("failed"))
@@ -268,7 +266,7 @@ func TestWhatIsNoKeySetChangesNothing(t *testing.T) {
 	m := w.build(remoteConfig())
 	expect(t, m, bearer(esPair("a").sign(claims())), method.Accepted, "")
 	w.publish([]byte(`{"keys":[]}`))
-	w.pass(2 * freshUnsaid)
+	w.Pass(2 * freshUnsaid)
 	expect(t, m, bearer(esPair("a").sign(claims())), method.Refused, "no key named")
 }
 

@@ -76,7 +76,7 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 		"is not https, and the issuer":  func(c *Config) { c.Origins = []Origin{{URL: "http://x"}} },
 	} {
 		h := newHouse(t)
-		r := h.store.Begin()
+		r := h.Store.Begin()
 		_, err := settings(change).Build(h.env(r))
 		r.End()
 		if err == nil || !strings.Contains(err.Error(), strings.Replace(says, `logoutPath ""`, "logoutPath", 1)) {
@@ -95,7 +95,7 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 
 func TestABackendThatIsNotThereFailsTheBuild(t *testing.T) {
 	h := newHouse(t)
-	r := h.store.Begin()
+	r := h.Store.Begin()
 	defer r.End()
 	env := h.env(r)
 	env.Call = func(ref snapshot.BackendRef) (filter.Caller, error) {

@@ -12,12 +12,13 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/method"
+	"github.com/gatehouse-dev/gatehouse/dataplane/filter/filtertest"
 	"github.com/gatehouse-dev/gatehouse/dataplane/keep"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
@@ -56,43 +57,20 @@ func (c through) Do(ctx context.Context, ex *message.Exchange) error {
 
 // house is what a method lives in.
 type house struct {
-	t     testing.TB
-	store *keep.Store
-	key   []byte
-	idp   *idp
-
-	mu     sync.Mutex // guards what follows
-	now    time.Time
-	counts map[string]float64
-	away   bool // the provider cannot be reached
+	*filtertest.House
+	t    testing.TB
+	key  []byte
+	idp  *idp
+	away atomic.Bool // the provider cannot be reached
 }
 
 const issuer = "https://sso.example.com"
 
 func newHouse(t testing.TB) *house {
-	h := &house{t: t, now: time.Unix(1_800_000_000, 0), counts: map[string]float64{}, key: make([]byte, 32)}
+	h := &house{House: filtertest.New(time.Unix(1_800_000_000, 0)), t: t, key: make([]byte, 32)}
 	rand.Read(h.key)
-	h.store = keep.New(h.clock)
-	h.idp = newIDP(t, issuer, h.clock)
+	h.idp = newIDP(t, issuer, h.Clock)
 	return h
-}
-
-func (h *house) clock() time.Time {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.now
-}
-
-func (h *house) pass(d time.Duration) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.now = h.now.Add(d)
-}
-
-func (h *house) goAway(away bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.away = away
 }
 
 // until waits for what happens beside the test.
@@ -105,46 +83,23 @@ func (h *house) until(happened func() bool) {
 	}
 }
 
-func (h *house) counted(name string) float64 {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.counts[name]
-}
-
 // Do makes the house the way to its provider.
 func (h *house) Do(ctx context.Context, ex *message.Exchange) error {
-	h.mu.Lock()
 	to := through{h.idp}
-	if h.away {
+	if h.away.Load() {
 		to.to = nil
 	}
-	h.mu.Unlock()
 	return to.Do(ctx, ex)
 }
 
-type count struct {
-	h    *house
-	name string
-}
-
-func (c count) Add(n float64) {
-	c.h.mu.Lock()
-	defer c.h.mu.Unlock()
-	c.h.counts[c.name] += n
-}
-
 func (h *house) env(r *keep.Round) filter.Env {
-	return filter.Env{
-		Keep: r, Clock: h.clock,
-		Call: func(snapshot.BackendRef) (filter.Caller, error) { return h, nil },
-		Keys: func(purpose string) [][]byte {
-			d := sha256.Sum256(append([]byte(purpose), h.key...))
-			return [][]byte{d[:]}
-		},
-		Counter: func(name string, pairs ...string) filter.Counter {
-			return count{h, name + " " + strings.Join(pairs, " ")}
-		},
+	env := h.Env(r)
+	env.Call = func(snapshot.BackendRef) (filter.Caller, error) { return h, nil }
+	env.Keys = func(purpose string) [][]byte {
+		d := sha256.Sum256(append([]byte(purpose), h.key...))
+		return [][]byte{d[:]}
 	}
+	return env
 }
 
 func settings(change ...func(*Config)) Config {
@@ -161,7 +116,7 @@ func settings(change ...func(*Config)) Config {
 
 func (h *house) build(change ...func(*Config)) method.Method {
 	h.t.Helper()
-	r := h.store.Begin()
+	r := h.Store.Begin()
 	defer r.End()
 	m, err := settings(change...).Build(h.env(r))
 	if err != nil {

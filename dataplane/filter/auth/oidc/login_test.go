@@ -25,13 +25,13 @@ func TestABrowserLogsInAndComesBackToWhereItWas(t *testing.T) {
 			t.Errorf("%s: came back to %s", at, last)
 		}
 		id := a.identity
-		if id.Subject != "ada" || id.Claims["groups"].([]any)[1] != "dev" || id.Claims["iat"].(json.Number) != "1800000000" || !id.Expires.Equal(h.now.Add(time.Hour)) {
+		if id.Subject != "ada" || id.Claims["groups"].([]any)[1] != "dev" || id.Claims["iat"].(json.Number) != "1800000000" || !id.Expires.Equal(h.Clock().Add(time.Hour)) {
 			t.Errorf("%s: identity %+v", at, id)
 		}
 		if again := b.visit(at + "/"); again.outcome != method.Accepted || len(again.hops) != 0 {
 			t.Errorf("%s: the session did not hold: %d %q", at, again.outcome, again.hops)
 		}
-		if n := h.counted("oidc_logins_total result completed"); n != 1 {
+		if n := h.Counted("oidc_logins_total", "result", "completed"); n != 1 {
 			t.Errorf("%s: %v logins counted", at, n)
 		}
 	}
@@ -121,7 +121,7 @@ func TestLoginsUnderWayAreBounded(t *testing.T) {
 	var sent []string
 	for range 30 {
 		sent = append(sent, b.leaves(home+"/"+strings.Repeat("x", 900)))
-		h.pass(time.Second)
+		h.Pass(time.Second)
 	}
 	if n := len(b.cookies(home)); n != maxLogins {
 		t.Errorf("%d cookies of logins", n)
@@ -149,7 +149,7 @@ func TestALoginThatTakesTooLongIsBegunAnew(t *testing.T) {
 	h := newHouse(t)
 	b := h.browser(h.build())
 	to := b.leaves(home + "/")
-	h.pass(loginTTL)
+	h.Pass(loginTTL)
 	if a := b.visit(h.agrees(to)); a.response.Status != 400 || a.outcome != method.Answered {
 		t.Errorf("%d", a.response.Status)
 	}
@@ -157,7 +157,7 @@ func TestALoginThatTakesTooLongIsBegunAnew(t *testing.T) {
 		t.Error("its code was redeemed")
 	}
 	b.leaves(home + "/")
-	h.pass(loginTTL)
+	h.Pass(loginTTL)
 	b.leaves(home + "/again")
 	if left := b.cookies(home); len(left) != 1 {
 		t.Errorf("cookies of logins that are over stay: %v", left)
@@ -208,7 +208,7 @@ func TestTheProvidersErrorsAreToldAndDoNotLoop(t *testing.T) {
 		if !strings.Contains(a.response.Header.Get("Content-Security-Policy"), "default-src 'none'") {
 			t.Errorf("%s: no policy of contents", word)
 		}
-		if h.counted("oidc_logins_total result failed") != 1 {
+		if h.Counted("oidc_logins_total", "result", "failed") != 1 {
 			t.Errorf("%s: not counted", word)
 		}
 	}
@@ -232,7 +232,7 @@ func TestALoginLoopIsEnded(t *testing.T) {
 	if a.response.Status != 400 || a.outcome != method.Absent || !strings.Contains(a.text(), "your browser did not keep it") {
 		t.Fatalf("%d %s", a.response.Status, a.text())
 	}
-	if n := h.counted("oidc_logins_total result completed"); n != maxAgain {
+	if n := h.Counted("oidc_logins_total", "result", "completed"); n != maxAgain {
 		t.Errorf("after %v logins", n)
 	}
 	b.refuses = nil // the user has followed the advice, and the link
@@ -340,7 +340,7 @@ func TestLoggingOutWorksWithoutASessionAndWithoutTheProvider(t *testing.T) {
 		t.Errorf("without a session: %d", a.response.Status)
 	}
 	b.loggedIn(home+"/", "ada")
-	h.pass(2 * time.Hour) // also of a session that has ended
+	h.Pass(2 * time.Hour) // also of a session that has ended
 	if a := b.ask("GET", home+"/oauth2/logout", nil); a.response.Status != 303 {
 		t.Errorf("of a session that has ended: %d", a.response.Status)
 	}

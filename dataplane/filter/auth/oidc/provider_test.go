@@ -18,7 +18,7 @@ const wellKnown = "/.well-known/openid-configuration"
 
 func TestAnOutageAtStartHealsByItself(t *testing.T) {
 	h := newHouse(t)
-	h.goAway(true)
+	h.away.Store(true)
 	b := h.browser(h.build())
 	nav := http.Header{"Sec-Fetch-Mode": {"navigate"}}
 	for range 20 {
@@ -29,22 +29,22 @@ func TestAnOutageAtStartHealsByItself(t *testing.T) {
 	if a := b.ask("GET", home+"/", nil); a.outcome != method.Absent {
 		t.Errorf("a script: outcome %d", a.outcome)
 	}
-	h.goAway(false)
+	h.away.Store(false)
 	if a := b.ask("GET", home+"/", nav); a.outcome != method.Unavailable {
 		t.Error("it was asked again at once")
 	}
-	h.pass(retryAtFirst)
+	h.Pass(retryAtFirst)
 	b.loggedIn(home+"/", "ada")
 	if n := h.idp.called(wellKnown); n != 1 {
 		t.Errorf("discovery was asked %d times", n)
 	}
 	// Later it is looked up again; what is known is used meanwhile, and for as long as it is away.
-	h.goAway(true)
-	h.pass(believedFor)
+	h.away.Store(true)
+	h.Pass(believedFor)
 	h.browser(b.method).leaves(home + "/")
-	h.goAway(false)
+	h.away.Store(false)
 	h.until(func() bool {
-		h.pass(time.Second)
+		h.Pass(time.Second)
 		h.browser(b.method).leaves(home + "/")
 		return h.idp.called(wellKnown) == 2
 	})
@@ -54,7 +54,7 @@ func TestAnOutageAtStartHealsByItself(t *testing.T) {
 func TestTheNewestPlanSaysHowTheProviderIsReached(t *testing.T) {
 	h := newHouse(t)
 	h.build()
-	r := h.store.Begin()
+	r := h.Store.Begin()
 	defer r.End()
 	env := h.env(r)
 	env.Call = func(snapshot.BackendRef) (filter.Caller, error) { return through{}, nil }
@@ -124,7 +124,7 @@ func TestWhatTheProviderSaysOfARefreshDecides(t *testing.T) {
 				return 0, ""
 			}
 		})
-		h.pass(time.Hour)
+		h.Pass(time.Hour)
 		if a := b.ask("GET", home+"/", nil); a.outcome != want {
 			t.Errorf("%d %.40s: outcome %d %s", answer.status, answer.text, a.outcome, a.result.Detail)
 		}
@@ -202,7 +202,7 @@ func TestKeysThatAreKnownOutliveAnOutageAndRotate(t *testing.T) {
 		}
 	})
 	h.browser(m).loggedIn(home+"/", "ada")
-	other := newIDP(t, issuer, h.clock)
+	other := newIDP(t, issuer, h.Clock)
 	h.idp.set(func() { h.idp.key, h.idp.kid, h.idp.answer = other.key, "another", nil })
 	h.browser(m).loggedIn(home+"/", "ada")
 	if n := h.idp.called("/keys"); n != 2 {
@@ -218,7 +218,7 @@ func TestEndpointsOnOriginsThatThePolicyNames(t *testing.T) {
 	}
 	var mu sync.Mutex
 	called := map[string]string{}
-	r := h.store.Begin()
+	r := h.Store.Begin()
 	defer r.End()
 	env := h.env(r)
 	env.Call = func(ref snapshot.BackendRef) (filter.Caller, error) {

@@ -21,18 +21,18 @@ func TestASessionIsRefreshedBeforeItsTokensEnd(t *testing.T) {
 	b := h.browser(h.build())
 	b.loggedIn(home+"/", "ada")
 	before := b.cookies(home)
-	h.pass(time.Hour - maxAhead - time.Second)
+	h.Pass(time.Hour - maxAhead - time.Second)
 	if a := b.ask("GET", home+"/", nil); a.outcome != method.Accepted || a.response.Header.Has("Set-Cookie") {
 		t.Fatal("it was refreshed too early")
 	}
-	h.pass(time.Second)
+	h.Pass(time.Second)
 	h.idp.set(func() { // the refreshed token says what is true now
 		for _, claims := range h.idp.refresh {
 			claims["groups"] = []string{"none"}
 		}
 	})
 	a := b.ask("POST", home+"/api", http.Header{"Sec-Fetch-Mode": {"cors"}})
-	if a.outcome != method.Accepted || a.response.Header.Get("Cache-Control") != "no-store" || !a.identity.Expires.Equal(h.clock().Add(time.Hour)) {
+	if a.outcome != method.Accepted || a.response.Header.Get("Cache-Control") != "no-store" || !a.identity.Expires.Equal(h.Clock().Add(time.Hour)) {
 		t.Fatalf("%d %s %v", a.outcome, a.result.Detail, a.identity)
 	}
 	if groups := a.identity.Claims["groups"].([]any); groups[0] != "none" {
@@ -41,11 +41,11 @@ func TestASessionIsRefreshedBeforeItsTokensEnd(t *testing.T) {
 	if maps.Equal(before, b.cookies(home)) {
 		t.Error("no new cookies")
 	}
-	h.pass(time.Hour - maxAhead - time.Second)
+	h.Pass(time.Hour - maxAhead - time.Second)
 	if a := b.ask("GET", home+"/", nil); a.outcome != method.Accepted || h.idp.called("/token") != 2 {
 		t.Errorf("the new session: %d, %d calls", a.outcome, h.idp.called("/token"))
 	}
-	if n := h.counted("oidc_refreshes_total result refreshed"); n != 1 {
+	if n := h.Counted("oidc_refreshes_total", "result", "refreshed"); n != 1 {
 		t.Errorf("%v refreshes counted", n)
 	}
 }
@@ -64,7 +64,7 @@ func TestConcurrentRequestsBurnARefreshTokenOnce(t *testing.T) {
 	ask := func() *answer {
 		return through1(m, exchange(t, "GET", home+"/", http.Header{"Cookie": {strings.Join(line, "; ")}}))
 	}
-	h.pass(2 * time.Hour) // the tokens have ended: nobody is let in without a refresh
+	h.Pass(2 * time.Hour) // the tokens have ended: nobody is let in without a refresh
 	hold := make(chan struct{})
 	h.idp.set(func() { h.idp.hold = hold })
 	var all sync.WaitGroup
@@ -80,7 +80,7 @@ func TestConcurrentRequestsBurnARefreshTokenOnce(t *testing.T) {
 			t.Fatalf("request %d: outcome %d %s", i, a.outcome, a.result.Detail)
 		}
 	}
-	h.pass(time.Minute) // and one more that comes late, with the old cookie
+	h.Pass(time.Minute) // and one more that comes late, with the old cookie
 	if a := ask(); a.outcome != method.Accepted {
 		t.Errorf("a late one: outcome %d %s", a.outcome, a.result.Detail)
 	}
@@ -95,7 +95,7 @@ func TestAClientThatLeavesDoesNotEndARefresh(t *testing.T) {
 	m := h.build()
 	b := h.browser(m)
 	b.loggedIn(home+"/", "ada")
-	h.pass(2 * time.Hour)
+	h.Pass(2 * time.Hour)
 	hold := make(chan struct{})
 	h.idp.set(func() { h.idp.hold = hold })
 	var line []string
@@ -122,11 +122,11 @@ func TestARefusedRefreshIsALoginOr401(t *testing.T) {
 	b := h.browser(h.build())
 	b.loggedIn(home+"/", "ada")
 	h.idp.set(func() { clear(h.idp.refresh) })
-	h.pass(time.Hour - maxAhead)
+	h.Pass(time.Hour - maxAhead)
 	if a := b.ask("GET", home+"/", nil); a.outcome != method.Accepted || a.response.Header.Has("Set-Cookie") {
 		t.Errorf("while the tokens are good: outcome %d", a.outcome)
 	}
-	h.pass(maxAhead)
+	h.Pass(maxAhead)
 	for mode, want := range map[string]int{"cors": 401, "navigate": 302} {
 		if a := b.ask("GET", home+"/", http.Header{"Sec-Fetch-Mode": {mode}}); a.outcome != method.Refused || a.response.Status != want {
 			t.Errorf("%s: outcome %d, %d", mode, a.outcome, a.response.Status)
@@ -142,22 +142,22 @@ func TestAProviderThatIsAwayEndsNoSessionThatIsGood(t *testing.T) {
 	h := newHouse(t)
 	b := h.browser(h.build())
 	b.loggedIn(home+"/", "ada")
-	h.goAway(true)
-	h.pass(time.Hour - maxAhead)
+	h.away.Store(true)
+	h.Pass(time.Hour - maxAhead)
 	for range 50 {
 		if a := b.ask("GET", home+"/", nil); a.outcome != method.Accepted {
 			t.Fatalf("while the tokens are good: outcome %d", a.outcome)
 		}
 	}
-	if n := h.counted("oidc_refreshes_total result unavailable"); n != 1 {
+	if n := h.Counted("oidc_refreshes_total", "result", "unavailable"); n != 1 {
 		t.Errorf("the provider was bothered %v times", n)
 	}
-	h.pass(maxAhead)
+	h.Pass(maxAhead)
 	if a := b.ask("GET", home+"/", http.Header{"Sec-Fetch-Mode": {"navigate"}}); a.outcome != method.Unavailable {
 		t.Errorf("after them: outcome %d", a.outcome)
 	}
-	h.goAway(false)
-	h.pass(unrenewedFor)
+	h.away.Store(false)
+	h.Pass(unrenewedFor)
 	if a := b.ask("GET", home+"/", nil); a.outcome != method.Accepted {
 		t.Errorf("when it is back: outcome %d %s", a.outcome, a.result.Detail)
 	}
@@ -167,8 +167,8 @@ func TestASessionOutlivesARestartAndNeedsNoProvider(t *testing.T) {
 	h := newHouse(t)
 	b := h.browser(h.build())
 	b.loggedIn(home+"/", "ada")
-	h.store = keep.New(h.clock)
-	h.goAway(true)
+	h.Store = keep.New(h.Clock)
+	h.away.Store(true)
 	b.method = h.build()
 	b.loggedIn(home+"/", "ada")
 	if a := b.ask("GET", home+"/oauth2/logout", nil); a.response.Status != 200 || len(b.cookies(home)) != 0 {
@@ -180,7 +180,7 @@ func TestTheKeysOfTheProcessRotate(t *testing.T) {
 	h := newHouse(t)
 	key := func(n byte) []byte { k := sha256.Sum256([]byte{n}); return k[:] }
 	keys := [][]byte{key(1)}
-	r := h.store.Begin()
+	r := h.Store.Begin()
 	env := h.env(r)
 	env.Keys = func(string) [][]byte { return keys }
 	m, err := settings().Build(env)
@@ -192,12 +192,12 @@ func TestTheKeysOfTheProcessRotate(t *testing.T) {
 	b.loggedIn(home+"/", "ada")
 	keys = [][]byte{key(2), key(1)}
 	b.loggedIn(home+"/", "ada")
-	h.pass(openedFor)
+	h.Pass(openedFor)
 	if a := b.ask("GET", home+"/", nil); a.outcome != method.Accepted {
 		t.Errorf("under the key before: outcome %d", a.outcome)
 	}
 	keys = [][]byte{key(3), key(2)}
-	h.pass(openedFor)
+	h.Pass(openedFor)
 	if a := b.ask("GET", home+"/", nil); a.outcome != method.Refused {
 		t.Errorf("under a key that is gone: outcome %d", a.outcome)
 	}
@@ -211,18 +211,18 @@ func TestASessionEndsAtItsAge(t *testing.T) {
 	h := newHouse(t)
 	b := h.browser(h.build(func(c *Config) { c.SessionTTL = 100 * time.Minute }))
 	a := b.visit(home + "/")
-	if !a.identity.Expires.Equal(h.clock().Add(time.Hour)) {
+	if !a.identity.Expires.Equal(h.Clock().Add(time.Hour)) {
 		t.Errorf("expires %s", a.identity.Expires)
 	}
-	h.pass(time.Hour)
+	h.Pass(time.Hour)
 	a = b.ask("GET", home+"/", nil)
-	if a.outcome != method.Accepted || !a.identity.Expires.Equal(h.clock().Add(40*time.Minute)) {
+	if a.outcome != method.Accepted || !a.identity.Expires.Equal(h.Clock().Add(40*time.Minute)) {
 		t.Fatalf("refreshed: outcome %d, expires %v", a.outcome, a.identity)
 	}
 	if line := a.response.Header.Get("Set-Cookie"); !strings.Contains(line, "; Max-Age=2400;") {
 		t.Errorf("%s", line[len(line)-90:])
 	}
-	h.pass(40 * time.Minute)
+	h.Pass(40 * time.Minute)
 	if a := b.ask("GET", home+"/", nil); a.outcome != method.Refused || h.idp.called("/token") != 2 {
 		t.Errorf("at its age: outcome %d, %d calls", a.outcome, h.idp.called("/token"))
 	}
@@ -233,9 +233,9 @@ func TestWithoutARefreshTokenASessionEndsWithItsToken(t *testing.T) {
 	h.idp.noRefresh = true
 	b := h.browser(h.build(func(c *Config) { c.SessionTTL = 24 * time.Hour }))
 	b.loggedIn(home+"/", "ada")
-	h.pass(time.Hour - time.Second)
+	h.Pass(time.Hour - time.Second)
 	b.loggedIn(home+"/", "ada")
-	h.pass(time.Second)
+	h.Pass(time.Second)
 	if a := b.ask("GET", home+"/", nil); a.outcome != method.Refused {
 		t.Errorf("outcome %d", a.outcome)
 	}
@@ -247,13 +247,13 @@ func TestTokensThatLiveShortAreRefreshedOften(t *testing.T) {
 	b := h.browser(h.build())
 	b.loggedIn(home+"/", "ada")
 	for range 30 {
-		h.pass(7 * time.Second)
+		h.Pass(7 * time.Second)
 		b.loggedIn(home+"/", "ada")
 	}
-	if n := h.counted("oidc_logins_total result completed"); n != 1 {
+	if n := h.Counted("oidc_logins_total", "result", "completed"); n != 1 {
 		t.Errorf("%v logins", n)
 	}
-	if n := h.counted("oidc_refreshes_total result refreshed"); n < 9 || n > 15 {
+	if n := h.Counted("oidc_refreshes_total", "result", "refreshed"); n < 9 || n > 15 {
 		t.Errorf("%v refreshes", n)
 	}
 }
@@ -263,9 +263,9 @@ func TestARefreshMayGiveNoIDToken(t *testing.T) {
 	b := h.browser(h.build())
 	b.loggedIn(home+"/", "ada")
 	h.idp.set(func() { h.idp.grant = func(a map[string]any) { delete(a, "id_token"); delete(a, "refresh_token") } })
-	h.pass(time.Hour)
+	h.Pass(time.Hour)
 	a := b.ask("GET", home+"/", nil)
-	if a.outcome != method.Accepted || a.identity.Subject != "ada" || !a.identity.Expires.Equal(h.clock().Add(time.Hour)) {
+	if a.outcome != method.Accepted || a.identity.Subject != "ada" || !a.identity.Expires.Equal(h.Clock().Add(time.Hour)) {
 		t.Errorf("outcome %d %s", a.outcome, a.result.Detail)
 	}
 }
@@ -283,7 +283,7 @@ func TestARefreshCannotChangeWhoIsLoggedIn(t *testing.T) {
 		b := h.browser(h.build())
 		b.loggedIn(home+"/", "ada")
 		h.idp.set(func() { h.idp.token = change })
-		h.pass(time.Hour)
+		h.Pass(time.Hour)
 		if a := b.ask("GET", home+"/", nil); a.outcome == method.Accepted {
 			t.Errorf("%s: %v", name, a.identity)
 		}
@@ -296,7 +296,7 @@ func TestALogoutIsNotUndoneByARefreshUnderWay(t *testing.T) {
 	m := h.build()
 	b := h.browser(m)
 	b.loggedIn(home+"/", "ada")
-	h.pass(time.Hour - maxAhead)
+	h.Pass(time.Hour - maxAhead)
 	var line []string
 	for name, value := range b.cookies(home) {
 		line = append(line, name+"="+value)
@@ -330,7 +330,7 @@ func TestALargeSessionIsSplitAndStalePartsGo(t *testing.T) {
 			delete(claims, "list")
 		}
 	})
-	h.pass(time.Hour)
+	h.Pass(time.Hour)
 	b.loggedIn(home+"/", "ada")
 	if names := slices.Sorted(maps.Keys(b.cookies(home))); len(names) != 2 {
 		t.Errorf("after it has become small: %q", names)
@@ -385,7 +385,7 @@ func TestBackendsGetTheAccessTokenWhereItIsAskedFor(t *testing.T) {
 	// It ends with the first of its tokens.
 	h.idp.set(func() { h.idp.grant = func(a map[string]any) { a["expires_in"] = 600 } })
 	b.forget()
-	if a := b.visit(home + "/"); !a.identity.Expires.Equal(h.clock().Add(10 * time.Minute)) {
+	if a := b.visit(home + "/"); !a.identity.Expires.Equal(h.Clock().Add(10 * time.Minute)) {
 		t.Errorf("expires %s", a.identity.Expires)
 	}
 }
@@ -406,7 +406,7 @@ func TestAChangeOfSettingsKeepsSessions(t *testing.T) {
 func TestWithoutKeysOfTheProcessRandomOnesAreKept(t *testing.T) {
 	h := newHouse(t)
 	build := func() method.Method {
-		r := h.store.Begin()
+		r := h.Store.Begin()
 		defer r.End()
 		env := h.env(r)
 		env.Keys, env.Counter = nil, nil
@@ -419,7 +419,7 @@ func TestWithoutKeysOfTheProcessRandomOnesAreKept(t *testing.T) {
 	b := h.browser(build())
 	b.loggedIn(home+"/", "ada")
 	b.method = build()
-	h.pass(openedFor)
+	h.Pass(openedFor)
 	if a := b.ask("GET", home+"/", nil); a.outcome != method.Accepted {
 		t.Errorf("outcome %d %s", a.outcome, a.result.Detail)
 	}

@@ -13,6 +13,8 @@ type Call struct {
 	Claims []Claim
 	// Admitted: every claim that enforces admits, and all that admit have taken. Otherwise none has.
 	Admitted bool
+	// Asked, beside an error: the server was asked, and may have taken. Else it surely has not.
+	Asked bool
 
 	state state
 	done  chan error // holds one
@@ -73,6 +75,7 @@ type state = atomic.Int32
 
 const (
 	waiting int32 = iota
+	sent          // the server may decide it from here on
 	answered
 	abandoned // by who asked: the worker has it now
 )
@@ -92,7 +95,7 @@ func (s *Store) Free(c *Call) {
 		return // a worker may still write into it
 	}
 	clear(c.Claims)
-	c.Claims, c.Admitted = c.Claims[:0], false
+	c.Claims, c.Admitted, c.Asked = c.Claims[:0], false, false
 	c.state.Store(waiting)
 	calls.Put(c)
 }
@@ -134,9 +137,14 @@ func (s *Store) ask(c *Call) error {
 	select {
 	case err := <-c.done:
 		c.timer.Stop()
+		c.Asked = true
 		return err
 	case <-c.timer.C:
 		if c.state.CompareAndSwap(waiting, abandoned) {
+			return Timeout
+		}
+		c.Asked = true
+		if c.state.CompareAndSwap(sent, abandoned) {
 			return Timeout
 		}
 		return <-c.done // just now
@@ -145,7 +153,7 @@ func (s *Store) ask(c *Call) error {
 
 // answer ends a call, and hands over the places that it got. Nobody may be there to take them.
 func (s *Store) answer(c *Call, err error) {
-	if !c.state.CompareAndSwap(waiting, answered) {
+	if !c.state.CompareAndSwap(sent, answered) {
 		s.withdraw(c, err)
 		return
 	}

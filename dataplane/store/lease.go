@@ -16,6 +16,7 @@ type Lease struct {
 	since   time.Time
 
 	// Guarded by leases.mu.
+	told     bool // the server may know of it
 	renewing bool
 	released bool
 }
@@ -37,7 +38,17 @@ func (l *leases) id() string {
 
 // hold takes charge of a place that was taken.
 func (l *leases) hold(c *Claim) *Lease {
-	lease := &Lease{store: l.store, counter: c.Counter, key: c.Key, id: c.id, since: time.Now()}
+	return l.enter(&Lease{store: l.store, counter: c.Counter, key: c.Key, id: c.id, told: true})
+}
+
+// Owe is a place that was given without the server's word, since there was none: it learns of it with the next renewal, or when it is
+// found again.
+func (s *Store) Owe(c Counter, k Key) *Lease {
+	return s.leases.enter(&Lease{store: s, counter: c, key: k, id: s.leases.id()})
+}
+
+func (l *leases) enter(lease *Lease) *Lease {
+	lease.since = time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.held[lease] = struct{}{}
@@ -48,11 +59,11 @@ func (l *leases) hold(c *Claim) *Lease {
 func (l *Lease) Release() {
 	all := &l.store.leases
 	all.mu.Lock()
-	again, renewing := l.released, l.renewing
+	again, renewing, told := l.released, l.renewing, l.told
 	l.released = true
 	delete(all.held, l)
 	all.mu.Unlock()
-	if !again && !renewing { // else a renewal on its way could come after it, and hold the place for nobody; who renews gives it back then
+	if told && !again && !renewing { // else a renewal on its way could come after it, and hold the place for nobody; who renews gives it back then
 		l.store.giveBackPlace(l)
 	}
 }
@@ -110,7 +121,7 @@ func (l *leases) mark(some []*Lease) (held []*Lease) {
 	defer l.mu.Unlock()
 	for _, lease := range some {
 		if !lease.released {
-			lease.renewing = true
+			lease.renewing, lease.told = true, true
 			held = append(held, lease)
 		}
 	}

@@ -96,6 +96,9 @@ func (o Options) Check() error {
 	}
 	for _, a := range o.Addresses {
 		host, port, err := net.SplitHostPort(a)
+		if strings.Contains(a, "@") { // what is before it is not shown
+			return fmt.Errorf("the store's address …%s names a user or password, which are no part of it", a[strings.LastIndex(a, "@"):])
+		}
 		if err != nil || host == "" || port == "" {
 			return fmt.Errorf("the store's address %q is not of the form host:port", a)
 		}

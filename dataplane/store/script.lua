@@ -50,6 +50,10 @@ while at <= #ARGV do
 			refused[i] = debt + ARGV[a + 2] / 1000 > ARGV[a + 3] / 1000 + 1 -- a microsecond, for what rounding does
 		elseif op == 'l' then
 			redis.call('ZREMRANGEBYSCORE', k, '-inf', now)
+			local last = now + ARGV[a + 3] * 1000
+			for _, id in ipairs(redis.call('ZRANGEBYSCORE', k, '(' .. string.format('%.0f', last), '+inf')) do
+				redis.call('ZADD', k, last, id) -- the clock was set back: a place of the dead would be held until it is there again
+			end
 			found[i] = redis.call('ZCARD', k)
 			refused[i] = found[i] >= tonumber(ARGV[a + 2])
 		end

@@ -107,7 +107,7 @@ func TestSentinelsSayWhoThePrimaryIs(t *testing.T) {
 }
 
 // rights are those that README.md names.
-const rights = "+hello +auth +client|setname +ping +eval +evalsha +time +get +set +del +zadd +zrem +zcard +zremrangebyscore +pexpire"
+const rights = "+hello +auth +client|setname +ping +eval +evalsha +time +get +set +del +zadd +zrem +zcard +zrangebyscore +zremrangebyscore +pexpire"
 
 func TestTheRightsThatTheReadmeNamesAreEnoughAndAPasswordThatWasChangedIsReadAgain(t *testing.T) {
 	if text, err := os.ReadFile("README.md"); err != nil || !strings.Contains(string(text), rights) {

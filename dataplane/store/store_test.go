@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -402,9 +403,11 @@ func TestOptionsThatMakeNoSenseAreRefused(t *testing.T) {
 		"a mode that is none":            {Addresses: one, Mode: "ring"},
 		"a prefix that a cluster misses": {Addresses: one, Prefix: "a{b"},
 		"a lease too short":              {Addresses: one, LeaseTTL: time.Millisecond},
+		"a URL with a password":          {Addresses: []string{"redis://:secret@a:1"}},
+		"a host with a password":         {Addresses: []string{"secret@a:1"}},
 	} {
-		if _, err := store.Open(o); err == nil {
-			t.Errorf("%s: accepted", name)
+		if _, err := store.Open(o); err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

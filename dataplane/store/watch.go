@@ -85,20 +85,21 @@ func (s *Store) probe(ctx context.Context) error {
 		}
 	}
 	if err != nil && s.refused(err) {
-		// Connections are made with the credentials of then; with new ones, a new client.
+		// Connections are made with the credentials of then, to who had the address then; with new ones, a new client.
 		s.client.Store(nil)
 		client.Close()
 	}
 	return err
 }
 
-// refused reports whether the server does not know us (any more).
+// refused reports whether the server does not know us (any more), or is not the one that decides: another one may have taken its place
+// behind the same address.
 func (s *Store) refused(err error) bool {
 	e, ok := rueidis.IsRedisErr(err)
 	if !ok {
 		return false
 	}
-	for _, word := range []string{"NOAUTH", "WRONGPASS", "NOPERM", "ERR AUTH", "ERR invalid password"} {
+	for _, word := range []string{"NOAUTH", "WRONGPASS", "NOPERM", "READONLY", "ERR AUTH", "ERR invalid password"} {
 		if len(e.Error()) >= len(word) && e.Error()[:len(word)] == word {
 			return true
 		}

@@ -21,8 +21,12 @@ var scriptSHA = func() string {
 	return hex.EncodeToString(sum[:])
 }()
 
-// maxBatch is how many calls travel together: the server does nothing else meanwhile, so a script takes some milliseconds at most.
-const maxBatch = 128
+// maxBatch is how many calls travel together, as long as they have not more than maxClaims: the server does nothing else meanwhile, so a
+// script takes some milliseconds at most.
+const (
+	maxBatch  = 128
+	maxClaims = 1024
+)
 
 // The operations of the script.
 const (
@@ -44,10 +48,11 @@ func (s *Store) work() {
 		case <-s.ending.Done():
 			return
 		}
-		for len(batch) < maxBatch {
+		for claims := len(batch[0].Claims); len(batch) < maxBatch && claims < maxClaims; {
 			select {
 			case c := <-s.calls:
 				batch = append(batch, c)
+				claims += len(c.Claims)
 				continue
 			default:
 			}
@@ -60,7 +65,7 @@ func (s *Store) work() {
 
 // decide has the server decide a batch, and hands out the answers.
 func (s *Store) decide(batch []*Call) {
-	batch = slices.DeleteFunc(batch, func(c *Call) bool { return c.state.Load() == abandoned })
+	batch = slices.DeleteFunc(batch, func(c *Call) bool { return !c.state.CompareAndSwap(waiting, sent) })
 	if len(batch) == 0 {
 		return
 	}

@@ -6,7 +6,6 @@
 package limits
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -14,10 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,56 +21,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gatehouse-dev/gatehouse/dataplane/store/storetest"
+	"github.com/gatehouse-dev/gatehouse/test/process"
 )
 
-const root = "../.."
-
-var buildIn string // made and removed by TestMain
-
-func TestMain(m *testing.M) {
-	var err error
-	if buildIn, err = os.MkdirTemp("", "gatehouse-limits-"); err != nil {
-		panic(err)
-	}
-	code := m.Run()
-	os.RemoveAll(buildIn)
-	os.Exit(code)
-}
-
-var built = sync.OnceValues(func() (string, error) {
-	c := exec.Command("go", "build", "-o", buildIn+"/", "./cmd/gatehouse")
-	c.Dir = root
-	if out, err := c.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return filepath.Join(buildIn, "gatehouse"), nil
-})
+func TestMain(m *testing.M) { os.Exit(process.Main(m)) }
 
 // eventually waits for a condition.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	storetest.Eventually(t, 40*time.Second, what, holds)
-}
-
-var lastPort = sync.OnceValue(func() *atomic.Uint32 {
-	n := new(atomic.Uint32)
-	n.Store(rand.Uint32N(8000))
-	return n
-})
-
-// freePort is one that nobody has and that the kernel does not give out by itself.
-func freePort(t testing.TB) int {
-	t.Helper()
-	for range 1000 {
-		port := 20000 + int(lastPort().Add(1)%8000)
-		if l, err := net.Listen("tcp", ":"+strconv.Itoa(port)); err == nil {
-			l.Close()
-			return port
-		}
-	}
-	t.Fatal("no port is free")
-	return 0
+	process.Until(t, what, holds)
 }
 
 // backend answers at once, or after ?delay=, and knows how many it has under way.
@@ -170,39 +125,15 @@ func newFleet(t testing.TB, spec string, args ...string) *fleet {
 
 // replica is a gatehouse that runs.
 type replica struct {
-	url    string
-	health string
-	admin  string
-	cmd    *exec.Cmd
-	output *lockedBuffer
-	ended  chan struct{}
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	*process.Process
+	url string
 }
 
 // prepare gives a replica its ports and files.
 func (f *fleet) prepare() (r *replica, dir string) {
 	f.t.Helper()
-	port := freePort(f.t)
-	r = &replica{
-		url: fmt.Sprintf("http://127.0.0.1:%d", port), health: fmt.Sprintf("127.0.0.1:%d", freePort(f.t)),
-		admin: fmt.Sprintf("127.0.0.1:%d", freePort(f.t)), output: &lockedBuffer{}, ended: make(chan struct{}),
-	}
+	port := process.FreePort(f.t)
+	r = &replica{process.New(f.t), fmt.Sprintf("http://127.0.0.1:%d", port)}
 	dir = f.t.TempDir()
 	text := fmt.Sprintf(objects, port, f.backend.Listener.Addr().(*net.TCPAddr).Port, indented(f.spec))
 	if err := os.WriteFile(filepath.Join(dir, "all.yaml"), []byte(text), 0o644); err != nil {
@@ -225,45 +156,11 @@ func (f *fleet) add(args ...string) *replica {
 
 func (f *fleet) launch(r *replica, dir string, args ...string) {
 	f.t.Helper()
-	bin, err := built()
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	given := append([]string{"run", "-f", dir, "--health-address", r.health, "--admin-address", r.admin, "--access-log=", "--drain-delay=0s"}, f.args...)
-	r.cmd = exec.Command(bin, append(given, args...)...)
-	r.cmd.Stdout, r.cmd.Stderr = r.output, r.output
-	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := r.cmd.Start(); err != nil {
-		f.t.Fatal(err)
-	}
-	go func() { r.cmd.Wait(); close(r.ended) }()
-	f.t.Cleanup(func() {
-		r.cmd.Process.Kill()
-		<-r.ended
-		if f.t.Failed() {
-			f.t.Logf("%s said:\n%s", r.url, r.output)
-		}
-	})
-	eventually(f.t, "gatehouse is ready", func() bool {
-		select {
-		case <-r.ended:
-			f.t.Fatalf("gatehouse has ended:\n%s", r.output)
-		default:
-		}
-		return r.ready()
-	})
+	given := append([]string{"-f", dir, "--drain-delay=0s"}, f.args...)
+	r.Start("run", append(given, args...)...)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.replicas = append(f.replicas, r)
-}
-
-func (r *replica) ready() bool {
-	answer, err := http.Get("http://" + r.health + "/readyz")
-	if err != nil {
-		return false
-	}
-	answer.Body.Close()
-	return answer.StatusCode == 200
 }
 
 // remove takes a replica away, gently or at once.
@@ -276,8 +173,8 @@ func (f *fleet) remove(r *replica, signal syscall.Signal) {
 		}
 	}
 	f.mu.Unlock()
-	r.cmd.Process.Signal(signal)
-	<-r.ended
+	r.Signal(signal)
+	r.Exits()
 }
 
 // some is the n-th of the replicas that there are.
@@ -302,19 +199,6 @@ func (f *fleet) page(url string) string {
 	return string(text)
 }
 
-// metric is the sum of a metric's series whose labels fit a pattern.
-func (f *fleet) metric(r *replica, pattern string) (sum float64) {
-	f.t.Helper()
-	for _, m := range regexp.MustCompile(`(?m)^`+pattern+`.* (\S+)$`).FindAllStringSubmatch(f.page(r.health+"/metrics"), -1) {
-		n, err := strconv.ParseFloat(m[1], 64)
-		if err != nil {
-			f.t.Fatal(err)
-		}
-		sum += n
-	}
-	return sum
-}
-
 var client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 
 // status asks once; 0 is no answer.
@@ -332,14 +216,23 @@ func status(url string) int {
 type load struct {
 	admitted, refused, unavailable, lost atomic.Int64
 
-	began time.Time
-	stop  chan struct{}
-	all   sync.WaitGroup
+	stop chan struct{}
+	all  sync.WaitGroup
+
+	mu    sync.Mutex        // guards spans
+	spans map[*replica]span // nil: of all replicas together
+}
+
+// span is what was admitted between two refusals: at both there was nothing left.
+type span struct {
+	admitted    int64 // in all
+	first, last time.Time
+	from, to    int64 // admitted by then
 }
 
 // load starts n clients, each of which asks about a hundred times a second.
 func (f *fleet) load(n int) *load {
-	l := &load{began: time.Now(), stop: make(chan struct{})}
+	l := &load{stop: make(chan struct{}), spans: map[*replica]span{}}
 	for i := range n {
 		l.all.Go(func() {
 			for k := i; ; k++ {
@@ -348,11 +241,16 @@ func (f *fleet) load(n int) *load {
 					return
 				case <-time.After(time.Duration(5+rand.IntN(8)) * time.Millisecond):
 				}
-				switch status(f.some(k).url + "/limited") {
+				r, sent := f.some(k), time.Now()
+				before, of := l.span(nil).admitted, l.span(r).admitted
+				switch status(r.url + "/limited") {
 				case 200:
 					l.admitted.Add(1)
+					l.admit(nil, r)
 				case 429:
 					l.refused.Add(1)
+					l.refuse(nil, sent, before)
+					l.refuse(r, sent, of)
 				case 503:
 					l.unavailable.Add(1)
 				default:
@@ -366,18 +264,65 @@ func (f *fleet) load(n int) *load {
 
 // lap is what was admitted since the last lap, and how long that took.
 type lap struct {
-	at                time.Time
-	admitted, refused int64
+	at       time.Time
+	admitted int64
 }
 
-func (l *load) now() lap { return lap{time.Now(), l.admitted.Load(), l.refused.Load()} }
+func (l *load) now() lap { return lap{time.Now(), l.admitted.Load()} }
 
-// wantedMore reports whether clients asked for clearly more than they got: else what was admitted is what a machine that does much else let
-// them ask, and no limit.
-func (l *load) wantedMore(since lap) bool {
-	now := l.now()
-	return now.refused-since.refused > (now.admitted-since.admitted)/4
+func (l *load) span(r *replica) span {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.spans[r]
 }
+
+func (l *load) admit(all ...*replica) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range all {
+		s := l.spans[r]
+		s.admitted++
+		l.spans[r] = s
+	}
+}
+
+// refuse notes a refusal, of a request that was sent when so many were admitted. It was decided at a time between sent and now.
+func (l *load) refuse(r *replica, sent time.Time, before int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.spans[r]
+	if s.first.IsZero() {
+		s.first, s.from = time.Now(), before
+	}
+	if sent.After(s.last) {
+		s.last, s.to = sent, s.admitted
+	}
+	l.spans[r] = s
+}
+
+// again begins new spans.
+func (l *load) again() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for r, s := range l.spans {
+		l.spans[r] = span{admitted: s.admitted}
+	}
+}
+
+// tooFew reports whether a counter that gives back so many in a second has refused what it had: whatever else the machine does, and
+// however seldom clients could ask, between two refusals has gone what came back. What is under way may be missing.
+func (l *load) tooFew(r *replica, perSecond float64) (says string, yes bool) {
+	s := l.span(r)
+	if s.first.IsZero() || !s.last.After(s.first) {
+		return "", false
+	}
+	seconds := s.last.Sub(s.first).Seconds()
+	says = fmt.Sprintf("%d between two refusals in %.2fs, want %.0f", s.to-s.from, seconds, perSecond*seconds)
+	return says, float64(s.to-s.from) < perSecond*seconds*0.99-clients-1
+}
+
+// clients are those that ask all the time.
+const clients = 8
 
 func (l *load) since(before lap) (admitted, seconds float64) {
 	now := l.now()

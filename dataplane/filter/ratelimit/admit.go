@@ -129,7 +129,9 @@ func (a *applied) wants(r *rate, debt int64) bool {
 		wait = debt + r.interval - r.most // there is always room for one
 	} else {
 		cost := r.cost(a.cost)
-		wait = r.wait(debt, cost)
+		if cost > 0 { // else it is admitted, also in a debt that is deeper than a share
+			wait = r.wait(debt, cost)
+		}
 		a.never = a.never || r.never(cost)
 	}
 	if wait > a.wait {

@@ -76,7 +76,7 @@ func TestWhatIsWrongFailsTheBuild(t *testing.T) {
 		"without a name":                {Policy: apiLimits, Concurrency: 1},
 	} {
 		h := newHouse(t)
-		c, err := filter.Build([]snapshot.Filter{Config{[]Limit{l}}}, h.env(h.store.Begin()), false, nil)
+		c, err := filter.Build([]snapshot.Filter{Config{[]Limit{l}}}, h.env(h.Store.Begin()), false, nil)
 		if c != nil || err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "shop/api-limits") {
 			t.Errorf("%v, want %s", err, want)
 		}

@@ -43,7 +43,7 @@ func TestAnyRunOfRequestsThatCostDifferentlySaysWhatTheModelSays(t *testing.T) {
 		have := full
 		for step := range 200 {
 			d := time.Duration(rng.ExpFloat64() * float64(each))
-			h.pass(d)
+			h.Pass(d)
 			have = min(full, have+int64(d))
 			n := rng.Int64N(r.Requests + r.Burst + 3)
 			want := n*each <= have
@@ -142,11 +142,11 @@ func TestACostThatTheAnswerTellsIsTakenThen(t *testing.T) {
 		t.Fatal("refused though something was left")
 	}
 	// 89 of 60 are taken: the next one comes when 30 are back.
-	h.pass(29 * time.Second)
+	h.Pass(29 * time.Second)
 	if serve(c, "1") {
 		t.Error("admitted in debt")
 	}
-	h.pass(2 * time.Second)
+	h.Pass(2 * time.Second)
 	if !serve(c, "1") {
 		t.Error("refused though the debt is paid")
 	}
@@ -156,11 +156,11 @@ func TestAnAnswersCostGoesNoDeeperThanAnotherFullCounter(t *testing.T) {
 	h := newHouse(t)
 	c := h.chain(metered(perMinute(60, 0)))
 	serve(c, "1000000000000")
-	h.pass(60 * time.Second)
+	h.Pass(60 * time.Second)
 	if serve(c, "1") {
 		t.Error("admitted after one window: a debt of another one was owed")
 	}
-	h.pass(2 * time.Second)
+	h.Pass(2 * time.Second)
 	if !serve(c, "1") {
 		t.Error("refused after more than a window and an interval: the debt has no bound")
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"hash/maphash"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -102,8 +103,8 @@ func (s *shard) add(key []byte, value int64) int32 {
 	return i
 }
 
-// seen is when the store has told of a slot: the time, and which store that was.
-type seen struct{ at, generation int64 }
+// seen is when the store has told of a slot, which store that was, and at what time the key was fresh again by its word.
+type seen struct{ at, generation, fresh int64 }
 
 // hear notes that the store has told of a slot.
 func (s *shard) hear(i int32, now seen) {
@@ -115,11 +116,13 @@ func (s *shard) hear(i int32, now seen) {
 
 // heard is when the store has told of a slot; generation 0: never.
 func (s *shard) heard(i int32) seen {
-	if int(i) < len(s.seen) {
+	if int(i) < len(s.seen) && s.seen[i].generation != 0 {
 		return s.seen[i]
 	}
-	return seen{}
+	return seen{at: never, fresh: never}
 }
+
+const never = math.MinInt64 / 2
 
 // remove forgets a slot. When it was the last one of many, the memory goes too: maps never shrink.
 func (s *shard) remove(i int32) {

@@ -35,11 +35,11 @@ func TestAMemberAdmitsItsShareRoundedUp(t *testing.T) {
 		if got := admitted(c, 20, "10.0.0.1"); got != q.want {
 			t.Errorf("%v of %d: %d were admitted, want %d", q.rate, q.members, got, q.want)
 		}
-		h.pass(q.again - time.Millisecond)
+		h.Pass(q.again - time.Millisecond)
 		if admitted(c, 1, "10.0.0.1") == 1 {
 			t.Errorf("%v of %d: one more before %v", q.rate, q.members, q.again)
 		}
-		h.pass(time.Millisecond)
+		h.Pass(time.Millisecond)
 		if admitted(c, 2, "10.0.0.1") != 1 {
 			t.Errorf("%v of %d: not one more after %v", q.rate, q.members, q.again)
 		}
@@ -91,7 +91,7 @@ func TestAShareThatWasUsedStaysUsedWhenMembersComeAndGo(t *testing.T) {
 		t.Errorf("%d more: the others took their shares with them", n)
 	}
 	h.members.Store(10)
-	h.pass(30 * time.Second)
+	h.Pass(30 * time.Second)
 	if n := admitted(c, 100, "10.0.0.1"); n != 5 {
 		t.Errorf("%d came back in half a window of one in ten, want 5", n)
 	}
@@ -107,11 +107,11 @@ func TestACostLargerThanAShareIsAdmittedWhenNothingIsOwedAndPaidBackAtTheShareOf
 	if !over(c, costing(30)) {
 		t.Error("30 of 60 were refused")
 	}
-	h.pass(299 * time.Second) // all but a moment of what 30 are worth
+	h.Pass(299 * time.Second) // all but a moment of what 30 are worth
 	if over(c, costing(7)) {
 		t.Error("another large one while something is owed")
 	}
-	h.pass(time.Second)
+	h.Pass(time.Second)
 	if !over(c, costing(7)) {
 		t.Error("refused though nothing is owed")
 	}
@@ -156,7 +156,7 @@ func runDivided(t *testing.T, run int, rng *rand.Rand) {
 	}
 	join := func() {
 		m := &member{house: newHouse(t)}
-		m.house.pass(now)
+		m.house.Pass(now)
 		m.chain = m.house.chain(divided(limitOf("l", r)))
 		live = append(live, m)
 		tell(m)
@@ -204,7 +204,7 @@ func runDivided(t *testing.T, run int, rng *rand.Rand) {
 		}
 		now += step
 		for _, m := range live {
-			m.house.pass(step)
+			m.house.Pass(step)
 		}
 	}
 

@@ -1,29 +1,24 @@
 package ratelimit
 
 import (
-	"fmt"
 	"net/netip"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter"
+	"github.com/gatehouse-dev/gatehouse/dataplane/filter/filtertest"
 	"github.com/gatehouse-dev/gatehouse/dataplane/keep"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
 	"github.com/gatehouse-dev/gatehouse/dataplane/store"
 )
 
-// house is what a filter lives in: a store, a clock that stands until it is moved, and counters.
+// house is what this filter lives in.
 type house struct {
-	t     testing.TB
-	store *keep.Store
-
-	mu     sync.Mutex // guards what follows
-	now    time.Time
-	counts map[string]float64
+	*filtertest.House
+	t      testing.TB
 	gauges map[string]func() float64
 	page   message.Handler
 
@@ -32,51 +27,23 @@ type house struct {
 }
 
 func newHouse(t testing.TB) *house {
-	h := &house{t: t, now: time.Unix(1_700_000_000, 0), counts: map[string]float64{}, gauges: map[string]func() float64{}}
-	h.store = keep.New(h.clock)
-	return h
-}
-
-func (h *house) clock() time.Time {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.now
-}
-
-func (h *house) pass(d time.Duration) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.now = h.now.Add(d)
-}
-
-type count struct {
-	h    *house
-	name string
-}
-
-func (c count) Add(n float64) {
-	c.h.mu.Lock()
-	defer c.h.mu.Unlock()
-	c.h.counts[c.name] += n
+	return &house{House: filtertest.New(time.Unix(1_700_000_000, 0)), t: t, gauges: map[string]func() float64{}}
 }
 
 func (h *house) env(r *keep.Round) filter.Env {
-	return filter.Env{
-		Keep: r, Clock: h.clock, Store: h.shared, Members: func() int { return int(h.members.Load()) },
-		Counter: func(name string, pairs ...string) filter.Counter {
-			return count{h, name + " " + strings.Join(pairs, " ")}
-		},
-		Gauge: func(name string, read func() float64, pairs ...string) {
-			h.gauges[name+" "+strings.Join(pairs, " ")] = read
-		},
-		Admin: func(_ string, page message.Handler) { h.page = page },
+	env := h.Env(r)
+	env.Store, env.Members = h.shared, func() int { return int(h.members.Load()) }
+	env.Gauge = func(name string, read func() float64, pairs ...string) {
+		h.gauges[name+" "+strings.Join(pairs, " ")] = read
 	}
+	env.Admin = func(_ string, page message.Handler) { h.page = page }
+	return env
 }
 
 // apply builds one chain per config, as one application of a snapshot does.
 func (h *house) apply(configs ...Config) []*filter.Chain {
 	h.t.Helper()
-	r := h.store.Begin()
+	r := h.Store.Begin()
 	defer r.End()
 	var chains []*filter.Chain
 	for _, c := range configs {
@@ -142,13 +109,11 @@ func notes(ex *message.Exchange, key string) (values []string) {
 func note(ex *message.Exchange, key string) string { return strings.Join(notes(ex, key), "|") }
 
 func (h *house) counted(name, limit, result string) float64 {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	key := fmt.Sprintf("%s policy shop/api-limits limit %s", name, limit)
+	pairs := []string{"policy", "shop/api-limits", "limit", limit}
 	if result != "" {
-		key += " result " + result
+		pairs = append(pairs, "result", result)
 	}
-	return h.counts[key]
+	return h.Counted(name, pairs...)
 }
 
 // keys is how many keys a counter remembers.
@@ -164,5 +129,5 @@ func (c *counter) keys() (n int) {
 
 // kept is the counter of a limit's window.
 func (h *house) kept(l Limit, window time.Duration) *counter {
-	return keptCounter(h.store.Begin(), l, window)
+	return keptCounter(h.Store.Begin(), l, window)
 }

@@ -33,7 +33,7 @@ func TestAnyRunSaysWhatTheModelSays(t *testing.T) {
 		var passed time.Duration
 		for step := range 300 {
 			d := time.Duration(rng.ExpFloat64() * float64(limits[0].window()) / 20)
-			h.pass(d)
+			h.Pass(d)
 			passed += d
 			for _, b := range model {
 				b.have = min(b.full, b.have+int64(d))

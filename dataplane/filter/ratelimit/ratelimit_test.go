@@ -34,7 +34,7 @@ func TestARateAdmitsAllAtOnceAndGivesThemBackEvenly(t *testing.T) {
 		{-time.Hour, 100, 0},                   // a clock that goes back locks out for no longer
 		{time.Second, 100, 1},                  // than until the next would be due
 	} {
-		h.pass(step.pass)
+		h.Pass(step.pass)
 		if got := admitted(c, step.ask, "10.0.0.1"); got != step.want {
 			t.Errorf("after %v, of %d: %d admitted, want %d", step.pass, step.ask, got, step.want)
 		}
@@ -45,11 +45,11 @@ func TestAnIntervalIsRoundedUpAndNeverDown(t *testing.T) {
 	h := newHouse(t)
 	c := h.chain(limitOf("l", perMinute(7, 0)))
 	admitted(c, 7, "10.0.0.1")
-	h.pass(time.Minute / 7)
+	h.Pass(time.Minute / 7)
 	if got := admitted(c, 1, "10.0.0.1"); got != 0 {
 		t.Error("admitted a nanosecond too early")
 	}
-	h.pass(time.Nanosecond)
+	h.Pass(time.Nanosecond)
 	if got := admitted(c, 2, "10.0.0.1"); got != 1 {
 		t.Errorf("then %d admitted, want 1", got)
 	}
@@ -153,14 +153,14 @@ func TestEveryRateOfEveryLimitMustAdmitAndARefusalTakesNothing(t *testing.T) {
 	if got := admitted(both, 1000, "10.0.0.1"); got != 3 {
 		t.Fatalf("%d admitted, want 3: the second's rate", got)
 	}
-	h.pass(time.Second)
+	h.Pass(time.Second)
 	if got := admitted(both, 1000, "10.0.0.1"); got != 2 {
 		t.Fatalf("%d admitted, want 2: what is left in the minute; the 997 refusals took nothing of it", got)
 	}
 	if got := admitted(onlyMinute, 1, "10.0.0.1"); got != 0 {
 		t.Fatal("the minute's rate is one counter wherever it stands")
 	}
-	h.pass(time.Second)
+	h.Pass(time.Second)
 	if got := admitted(onlyLarge, 1000, "10.0.0.1"); got != 98 {
 		t.Fatalf("%d admitted, want 98: 100 less 5, and 2 s gave back 3", got)
 	}
@@ -218,11 +218,11 @@ func TestWhatChangesInAPolicy(t *testing.T) {
 			if got := admitted(chain, 5000, "10.0.0.1"); got != c.left {
 				t.Fatalf("%d admitted, want %d", got, c.left)
 			}
-			h.pass(c.next - time.Millisecond)
+			h.Pass(c.next - time.Millisecond)
 			if got := admitted(chain, 5000, "10.0.0.1"); got != 0 {
 				t.Fatalf("a moment before: %d admitted", got)
 			}
-			h.pass(time.Millisecond)
+			h.Pass(time.Millisecond)
 			if got := admitted(chain, 5000, "10.0.0.1"); got != 1 {
 				t.Fatalf("then: %d admitted, want 1", got)
 			}
@@ -235,12 +235,12 @@ func TestAPolicyThatFlapsKeepsItsCounters(t *testing.T) {
 	l := limitOf("l", Rate{Requests: 10, Window: time.Hour})
 	admitted(h.chain(l), 10, "10.0.0.1")
 	h.apply()
-	h.pass(4 * time.Minute)
+	h.Pass(4 * time.Minute)
 	if got := admitted(h.chain(l), 10, "10.0.0.1"); got != 0 {
 		t.Errorf("%d admitted after the policy came back", got)
 	}
 	h.apply()
-	h.pass(keep.Grace + time.Second)
+	h.Pass(keep.Grace + time.Second)
 	h.apply()
 	if got := admitted(h.chain(l), 20, "10.0.0.1"); got != 10 {
 		t.Errorf("%d admitted; what was gone for longer than Grace starts anew", got)
@@ -278,7 +278,7 @@ func TestAPlaceIsGivenBackOnceWhateverHappens(t *testing.T) {
 
 func TestAPlaceIsGivenBackWhenALaterFilterPanics(t *testing.T) {
 	h := newHouse(t)
-	r := h.store.Begin()
+	r := h.Store.Begin()
 	l := concurrent(1)
 	c, err := filter.Build([]snapshot.Filter{Config{[]Limit{l}}, panics{}}, h.env(r), false, func(string, any, []byte) {})
 	if err != nil {
@@ -357,7 +357,7 @@ func TestARefusedRequestTakesNoPlaceAndABusyOneNoRequest(t *testing.T) {
 	if got := admitted(c, 10, "10.0.0.1"); got != 2 {
 		t.Fatalf("%d admitted, want 2: those that found no place took nothing of the rate", got)
 	}
-	h.pass(20 * time.Second)
+	h.Pass(20 * time.Second)
 	if !ask(c, from("10.0.0.1")) {
 		t.Fatal("those that the rate refused hold no place")
 	}
@@ -390,7 +390,7 @@ func TestAShadowLimitCountsAndNeverRefuses(t *testing.T) {
 		}
 	}
 	// What the enforcing limit refused took nothing of the shadow one: in 30 s one comes back, and one is all that it admits.
-	h.pass(30 * time.Second)
+	h.Pass(30 * time.Second)
 	admitted(c, 2, "10.0.0.1")
 	if got := h.counted("ratelimit_requests_total", "shadow", "admitted"); got != 3 {
 		t.Errorf("shadow admitted %v, want 3", got)
@@ -430,18 +430,18 @@ func TestTheAnswerToARefusalSaysWhenAndWhy(t *testing.T) {
 	}
 	admitted(c, 1, "10.0.0.1")
 	check(refused(), "shop/api-limits/second", "10", `"second";q=1;w=10`, `"second";r=0;t=10`)
-	h.pass(9100 * time.Millisecond)
+	h.Pass(9100 * time.Millisecond)
 	check(refused(), "shop/api-limits/second", "1", `"second";q=1;w=10`, `"second";r=0;t=1`)
-	h.pass(900 * time.Millisecond)
+	h.Pass(900 * time.Millisecond)
 	admitted(c, 1, "10.0.0.1")
-	h.pass(10 * time.Second)
+	h.Pass(10 * time.Second)
 	admitted(c, 1, "10.0.0.1") // the third of the hour: its interval is 1800 s, of which 20 s have passed
 	check(refused(), `shop/api-limits/second,shop/api-limits/ho"ur`, "1780", `"ho\"ur";q=2;w=3600`, `"ho\"ur";r=0;t=1780`)
 
 	c = h.chain(hour, second) // whatever the order, the longest wait counts
 	check(refused(), `shop/api-limits/ho"ur,shop/api-limits/second`, "1780", `"ho\"ur";q=2;w=3600`, `"ho\"ur";r=0;t=1780`)
 
-	h.pass(1780 * time.Second)
+	h.Pass(1780 * time.Second)
 	if got := admitted(c, 1, "10.0.0.1"); got != 1 {
 		t.Error("Retry-After was too short")
 	}

@@ -20,7 +20,7 @@ func (f *limiter) ask(ex *message.Exchange, l *lease, now int64) (admitted bool,
 		return f.without(ex, l, now, store.Down)
 	}
 	generation := f.store.Generation()
-	if f.exhausted(l, seen{now, generation}) {
+	if f.exhausted(l, seen{at: now, generation: generation}) {
 		return false, ""
 	}
 	call := f.store.NewCall()
@@ -42,10 +42,14 @@ func (f *limiter) ask(ex *message.Exchange, l *lease, now int64) (admitted bool,
 		return true, ""
 	}
 	if err := f.store.Ask(call); err != nil {
+		asked := call.Asked
 		f.store.Free(call)
-		return f.without(ex, l, now, err)
+		if admitted, unanswered = f.without(ex, l, now, err); admitted {
+			f.owe(l, asked, generation)
+		}
+		return admitted, unanswered
 	}
-	f.learn(l, call, seen{f.now(), generation})
+	f.learn(l, call, seen{at: f.now(), generation: generation})
 	admitted = call.Admitted
 	f.store.Free(call)
 	return admitted, ""
@@ -83,7 +87,14 @@ func (f *limiter) learn(l *lease, call *store.Call, now seen) {
 			l.remote = append(l.remote, answer.Lease)
 			l.hold(c, a)
 		case c.places == 0:
-			debt := int64(answer.Debt)
+			key, debt := l.keys[a.from:a.to], int64(answer.Debt)
+			owed, evicted := c.counter.remember(key, a.shard, now, debt, int64(f.members()), &c.rate)
+			if evicted {
+				a.evicted++
+			}
+			if debt += owed; owed > 0 {
+				f.store.Add(c.stored, keyOf(key), time.Duration(owed), time.Duration(c.rate.deepest))
+			}
 			if answer.Refused {
 				a.wants(&c.rate, debt)
 				a.wait = max(a.wait, 1) // the store has rounded
@@ -92,9 +103,6 @@ func (f *limiter) learn(l *lease, call *store.Call, now seen) {
 				}
 			} else if call.Admitted && !f.limits[c.limit].shadow {
 				l.tell(&c.rate, debt)
-			}
-			if c.counter.remember(l.keys[a.from:a.to], a.shard, now, debt) {
-				a.evicted++
 			}
 		}
 	}
@@ -113,22 +121,27 @@ func (l *lease) hold(c *claim, a *applied) {
 	l.held = append(l.held, held{c.counter, a.shard, slot})
 }
 
-// remember makes a mirror say what the store said.
-func (c *counter) remember(key []byte, shard uint8, now seen, debt int64) (evicted bool) {
+// remember makes a mirror say what the store said; and, if it was away before, what this process has admitted since it had told last, which
+// is owed to it. That was counted as a share, of which each request is so many times as large as there are members.
+func (c *counter) remember(key []byte, shard uint8, now seen, debt, members int64, r *rate) (owed int64, evicted bool) {
 	s := &c.shards[shard]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	slot := s.find(key)
 	if slot == none {
 		if debt <= 0 {
-			return false
+			return 0, false
 		}
 		evicted = s.addRate(key, now.at+debt, now.at)
 		slot = s.find(key)
+	} else if last := s.heard(slot); last.generation != now.generation {
+		since := max(s.slots[slot].value, now.at) - max(last.fresh, now.at)
+		owed = min(max(since, 0)/max(members, 1), r.deepest)
 	}
-	s.slots[slot].value = now.at + debt
+	now.fresh = now.at + debt
+	s.slots[slot].value = now.fresh + owed
 	s.hear(slot, now)
-	return evicted
+	return owed, evicted
 }
 
 // exhausted reports whether an enforcing limit surely does not admit, so that the store need not be asked.
@@ -161,7 +174,7 @@ func (c *counter) heard(key []byte, shard uint8, now seen, r *rate) (debt int64,
 	return r.debt(s.slots[slot].value, now.at), true
 }
 
-// lost is the debt that this process knows of and the store perhaps not: it was away since it told of it.
+// lost is the debt that the store has told of and perhaps lost: it was away since.
 func (c *counter) lost(key []byte, shard uint8, now, generation int64, r *rate) time.Duration {
 	s := &c.shards[shard]
 	s.mu.Lock()
@@ -170,7 +183,7 @@ func (c *counter) lost(key []byte, shard uint8, now, generation int64, r *rate) 
 	if slot == none || s.heard(slot).generation == generation {
 		return 0
 	}
-	return time.Duration(r.debt(s.slots[slot].value, now))
+	return time.Duration(r.debt(s.heard(slot).fresh, now))
 }
 
 // without does what limits say for a store that gives no answer.
@@ -200,17 +213,56 @@ func (f *limiter) without(ex *message.Exchange, l *lease, now int64, err error) 
 	return f.admitInstead(l, now), ""
 }
 
-// admitInstead counts in the mirrors what the store cannot. What it takes of rates stays there: the store says anew what is owed when it
-// is back.
+// admitInstead counts in the mirrors what the store cannot.
 func (f *limiter) admitInstead(l *lease, now int64) bool {
 	return len(f.fallback) == 0 || f.admit(f.fallback, l, now)
+}
+
+// owe tells the store of what was admitted without it. Of places it learns when it is back. Of rates it may have taken what it was asked,
+// and while it is down all is remembered until it is back (remember); what it was too busy to be asked is told behind the request, or as
+// much more would be admitted as it is too slow.
+func (f *limiter) owe(l *lease, asked bool, generation int64) {
+	for i := range f.fallback {
+		c := &f.fallback[i]
+		a := &l.limits[c.limit]
+		if !a.applies || a.refused {
+			continue
+		}
+		key := l.keys[a.from:a.to]
+		if c.places > 0 {
+			l.remote = append(l.remote, f.store.Owe(c.stored, keyOf(key)))
+			continue
+		}
+		c.counter.doubt(key, a.shard, generation)
+		if !asked && a.cost > 0 && f.store.Up() {
+			f.store.Add(c.stored, keyOf(key), time.Duration(c.rate.cost(a.cost)), time.Duration(c.rate.deepest))
+		}
+	}
+}
+
+// doubt notes that a mirror no more says what that store said: it has counted a share since.
+func (c *counter) doubt(key []byte, shard uint8, generation int64) {
+	s := &c.shards[shard]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slot := s.find(key); slot != none {
+		last := s.heard(slot)
+		if last.generation == 0 {
+			last.generation = generation
+		}
+		last.at = never
+		s.hear(slot, last)
+	}
 }
 
 // chargeShared is charge for a claim in the store.
 func (f *limiter) chargeShared(c *claim, l *lease, a *applied, now, n int64) {
 	key := l.keys[a.from:a.to]
-	c.counter.charge(key, a.shard, now, c.rate.amount(n), &c.rate)
-	if f.store != nil && f.store.Up() { // else it is told with the next request of this key
-		f.store.Add(c.stored, keyOf(key), time.Duration(c.rate.amount(n)), time.Duration(c.rate.deepest))
+	if f.store == nil || !f.store.Up() { // it is told with the next request of this key
+		r, _ := f.share(c)
+		c.counter.charge(key, a.shard, now, r.amount(n), r)
+		return
 	}
+	c.counter.charge(key, a.shard, now, c.rate.amount(n), &c.rate)
+	f.store.Add(c.stored, keyOf(key), time.Duration(c.rate.amount(n)), time.Duration(c.rate.deepest))
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"math/rand/v2"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -14,6 +13,7 @@ import (
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter"
 	"github.com/gatehouse-dev/gatehouse/dataplane/keep"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
+	"github.com/gatehouse-dev/gatehouse/dataplane/racetest"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
 )
 
@@ -83,7 +83,7 @@ func TestLocksAreTakenInOneOrderWhateverTheOrderOfLimits(t *testing.T) {
 		}
 		rand.Shuffle(len(limits), func(i, j int) { limits[i], limits[j] = limits[j], limits[i] })
 		var f *limiter
-		if _, err := filter.Build([]snapshot.Filter{built{Config{limits}, &f}}, h.env(h.store.Begin()), false, nil); err != nil {
+		if _, err := filter.Build([]snapshot.Filter{built{Config{limits}, &f}}, h.env(h.Store.Begin()), false, nil); err != nil {
 			t.Fatal(err)
 		}
 		if len(f.claims) != 21 || !slices.IsSortedFunc(f.claims, func(a, b claim) int { return cmp.Compare(a.counter.id, b.counter.id) }) {
@@ -142,9 +142,7 @@ func run(c *filter.Chain, ex *message.Exchange) {
 
 // The filter admits without an allocation; the two are the field about the rate, and room in the head for two lines.
 func TestAnAdmittedRequestAllocatesAtMostTwice(t *testing.T) {
-	if raceDetector() {
-		t.Skip("a pool drops things at random under the race detector")
-	}
+	racetest.SkipsAllocations(t)
 	c := typical(t)
 	ex := from("10.0.0.1")
 	ex.Request.Header.Set("x-tenant", "blue")
@@ -215,9 +213,4 @@ func BenchmarkRefused(b *testing.B) {
 		ex.Notes = ex.Notes[:0]
 		run(c, ex)
 	}
-}
-
-func raceDetector() bool {
-	info, _ := debug.ReadBuildInfo()
-	return slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }

@@ -24,6 +24,11 @@ Gateway.listeners[].tls: mode
 Gateway.listeners[].tls.certificateRefs[]: group kind name namespace
 Gateway.listeners[].allowedRoutes.namespaces: from selector
 Gateway.listeners[].allowedRoutes.kinds[]: group kind
+Gateway.tls.frontend.default.validation: mode
+Gateway.tls.frontend.default.validation.caCertificateRefs[]: group kind name namespace
+Gateway.tls.frontend.perPort[]: port
+Gateway.tls.frontend.perPort[].tls.validation: mode
+Gateway.tls.frontend.perPort[].tls.validation.caCertificateRefs[]: group kind name namespace
 Gateway.addresses[]: type value
 Gateway.infrastructure: labels annotations
 ROUTE.parentRefs[]: group kind namespace name sectionName port
@@ -49,6 +54,11 @@ HTTPRoute.rules[].filters[].requestRedirect.path: type replaceFullPath replacePr
 HTTPFILTERS.urlRewrite: hostname
 HTTPFILTERS.urlRewrite.path: type replaceFullPath replacePrefixMatch
 HTTPRoute.rules[].filters[].cors: allowOrigins[] allowCredentials allowMethods[] allowHeaders[] exposeHeaders[] maxAge
+HTTPRoute.rules[].filters[].externalAuth: protocol
+HTTPRoute.rules[].filters[].externalAuth.backendRef: group kind name namespace port
+HTTPRoute.rules[].filters[].externalAuth.grpc: allowedHeaders[]
+HTTPRoute.rules[].filters[].externalAuth.http: path allowedHeaders[] allowedResponseHeaders[]
+HTTPRoute.rules[].filters[].externalAuth.forwardBody: maxSize
 ROUTE.rules[].backendRefs[]: group kind name namespace port weight
 HTTPRoute.rules[].timeouts: request backendRequest
 HTTPRoute.rules[].retry: codes[] attempts backoff
@@ -70,12 +80,6 @@ var refused = []struct {
 	{"Gateway.infrastructure.parametersRef", `infrastructure: {parametersRef: {group: a.example.com, kind: X, name: x}}`, "Gateway infra/gw: Accepted=False", "spec.infrastructure.parametersRef", ""},
 	{"Gateway.allowedListeners", `allowedListeners: {namespaces: {from: All}}`, "Gateway infra/gw: Accepted", "spec.allowedListeners", ""},
 	{"Gateway.tls.backend.clientCertificateRef", `tls: {backend: {clientCertificateRef: {name: cert}}}`, "ResolvedRefs=False", "spec.tls.backend.clientCertificateRef", ""},
-	{"Gateway.tls.frontend.default", `{listeners: [{name: https, port: 8443, protocol: HTTPS, tls: {certificateRefs: [{name: cert}]}}], tls: {frontend: {default: {validation: {mode: AllowInsecureFallback, caCertificateRefs: [{group: "", kind: ConfigMap, name: ca}]}}}}}`,
-		"listener https: Accepted=False", "spec.tls.frontend.default.validation", "!:8443"},
-	{"Gateway.tls.frontend.perPort[]", `{listeners: [{name: https, port: 8443, protocol: HTTPS, tls: {certificateRefs: [{name: cert}]}}], tls: {frontend: {perPort: [{port: 8443, tls: {validation: {caCertificateRefs: [{group: "", kind: ConfigMap, name: ca}]}}}]}}}`,
-		"listener https: Accepted=False", "spec.tls.frontend.perPort[0].tls.validation", "!:8443"},
-	{"HTTPRoute.rules[].filters[].externalAuth", `rules: [{filters: [{type: ExternalAuth, externalAuth: {protocol: HTTP, backendRef: {name: auth, port: 80}}}], backendRefs: [{name: cart, port: 80}]}]`,
-		"HTTPRoute web/r @infra/gw: Accepted=False", "spec.rules[0].filters[0]", "fail(route_invalid)"},
 	{"HTTPRoute.rules[].filters[].extensionRef", `rules: [{filters: [{type: ExtensionRef, extensionRef: {group: a.example.com, kind: Auth, name: x}}], backendRefs: [{name: cart, port: 80}]}]`,
 		"HTTPRoute web/r @infra/gw: Accepted=False", "spec.rules[0].filters[0].extensionRef", "fail(route_invalid)"},
 	{"HTTPRoute.rules[].backendRefs[].filters[].requestMirror", `rules: [{backendRefs: [{name: cart, port: 80, filters: [{type: RequestMirror, requestMirror: {backendRef: {name: cart, port: 80}}}]}]}]`,

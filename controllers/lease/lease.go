@@ -85,6 +85,22 @@ func (l *Lease) Run(ctx context.Context, lead func(context.Context)) {
 	for ctx.Err() == nil {
 		l.term(ctx, lead)
 	}
+	l.free()
+}
+
+// free releases a lease that is ours and that no elector knows to be: an acquisition that was cut off by the end, after the API server had
+// written it and before we heard so. Others would wait for Duration.
+func (l *Lease) free() {
+	ctx, cancel := context.WithTimeout(context.Background(), l.options.Times.Call)
+	defer cancel()
+	record, _, err := l.lock.Get(ctx)
+	if err != nil || record.HolderIdentity != l.options.Identity {
+		return
+	}
+	record.HolderIdentity, record.LeaseDurationSeconds, record.RenewTime = "", 1, metav1.Now() // as an elector releases it
+	if err := l.lock.Update(ctx, *record); err != nil {
+		l.options.Log.Info("the lease could not be released; another replica leads when it has run out", "lease", l.options.Name, "error", err.Error())
+	}
 }
 
 // term is one election and what follows. The lease is released after lead has returned: the elector itself would do so before.

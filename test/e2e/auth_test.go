@@ -100,6 +100,7 @@ metadata: {name: streamer, namespace: e2e}
 spec: {selector: {app: streamer}, ports: [{port: 80, targetPort: 8080}]}
 `+routeText(shop, "streams", "guarded", "closed.example", "/stream", "streamer")+routeText(shop, "open-streams", "guarded", "free.example", "/stream", "streamer"))
 	rolled(t, shop, "streamer")
+	eachSays(t, time.Minute, at, question{host: "free.example", path: "/stream/ready"}, 200) // EndpointSlices may be a second behind
 	applied(t, keysText("keys", "", "alice: k-alice", "bob: k-bob", "carol: k-carol"))
 	rules := []string{withKeys, "authorize:", "  default: Deny", `  rules: [{name: known, action: Allow, when: 'identity.subject in ["alice", "bob"]'}]`,
 		"forward: {headers: [{name: X-User, value: identity.subject}]}"}

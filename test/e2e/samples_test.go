@@ -91,7 +91,10 @@ func sampled(t *testing.T) map[string]string {
 		providerText(samples, "login", "https://login.example.com")+providerText(samples, "sso", "https://sso.example.com"))
 	rolled(t, samples, "shop", "authz", "login", "sso")
 	programmed(t, samples, "public")
-	return each(t, samples, "public", 8080)
+	at := each(t, samples, "public", 8080)
+	// EndpointSlices may be a second behind their pods.
+	eachSays(t, time.Minute, at, question{host: "shop.example.com", path: "/"}, 200)
+	return at
 }
 
 func TestTheSamplesLetInWhomTheySay(t *testing.T) {
@@ -185,7 +188,7 @@ func samplePartners(t *testing.T, at map[string]string) {
 
 func sampleOrders(t *testing.T, at map[string]string) {
 	q := question{method: http.MethodPost, host: "orders.example.com", path: "/new", body: "one of each"}
-	for pod, a := range is(t, at, q.with("X-Ticket", "bad"), 403) {
+	for pod, a := range eachSays(t, time.Minute, at, q.with("X-Ticket", "bad"), 403) {
 		if a.body != "not with that ticket" {
 			t.Errorf("%s: %q", pod, a.body)
 		}
@@ -229,7 +232,7 @@ func sampleAPI(t *testing.T, at map[string]string) {
 		}
 	}
 	reader := token(map[string]any{"roles": []string{"reader", "guest"}})
-	for pod, a := range is(t, at, q.with("Authorization", reader), 200) {
+	for pod, a := range eachSays(t, time.Minute, at, q.with("Authorization", reader), 200) {
 		if h := a.seen.Header; h.Get("X-User") != "u-1" || h.Get("X-Roles") != "reader,guest" || h.Get("Authorization") != "" {
 			t.Errorf("%s: the backend was told %v", pod, h)
 		}
@@ -308,6 +311,8 @@ func sampleIntranet(t *testing.T, at map[string]string) {
 		return u
 	}
 	is(t, at, question{host: "intranet.example.com", path: "/"}, 401) // a script
+
+	eachSays(t, time.Minute, at, question{host: "intranet.example.com", path: "/"}.with("Accept", "text/html", "Sec-Fetch-Mode", "navigate"), 302)
 
 	to := location(next("/page?a=b"))
 	if to.Scheme+"://"+to.Host+to.Path != "https://sso.example.com/authorize" {

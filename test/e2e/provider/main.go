@@ -44,7 +44,9 @@ func main() {
 
 func (p *provider) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /ready", func(http.ResponseWriter, *http.Request) {})
+	ready := func(http.ResponseWriter, *http.Request) {}
+	mux.HandleFunc("GET /ready", ready)
+	mux.HandleFunc("GET /stream/ready", ready)
 	mux.HandleFunc("GET /stream", stream)
 	mux.HandleFunc("GET /keys", p.keySet)
 	mux.HandleFunc("GET /.well-known/openid-configuration", p.document)

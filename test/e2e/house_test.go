@@ -189,6 +189,7 @@ func answers(t *testing.T, g target, within time.Duration) {
 	for _, c := range clients {
 		defer c.CloseIdleConnections()
 	}
+	until(t, within, "connections for "+g.host, g.probe)
 	until(t, within, "answers for "+g.host, func() error {
 		for i := range 3 {
 			for _, c := range clients {

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -56,6 +57,32 @@ func dial(ctx context.Context, network, address string) (net.Conn, error) {
 		return nil, fmt.Errorf("dial %s: connected after %v only", address, took)
 	}
 	return c, err
+}
+
+// probePort is the last local port of a probe: from 12000 on, where the kernel takes none by itself and kube-proxy none for Services.
+var probePort atomic.Uint32
+
+// probe connects to an address that may not be served yet. It does so from a port that is used for nothing else: a SYN that is under way
+// before kube-proxy has heard of the Service goes nowhere, and for two minutes the kernel sends there whatever comes from that port.
+func probe(address string) error {
+	d := net.Dialer{LocalAddr: &net.TCPAddr{Port: 12000 + int(probePort.Add(1)%18000)}, Timeout: 500 * time.Millisecond}
+	c, err := d.Dial("tcp", address)
+	if err == nil {
+		err = c.Close()
+	}
+	return err
+}
+
+// probe is that for all the addresses of a target.
+func (g target) probe() error {
+	for _, address := range []string{g.http, g.https} {
+		if address != "" {
+			if err := probe(address); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (g target) clients() []*loadClient {

@@ -71,6 +71,9 @@ func firstAnswer(t *testing.T, g target, within time.Duration) time.Time {
 		}
 		fresh := g
 		fresh.http, fresh.https = net.JoinHostPort(object.Status.Addresses[0].Value, "80"), ""
+		if err := fresh.probe(); err != nil {
+			return err
+		}
 		c := fresh.clients()[2] // GET on a fresh connection
 		return ask(c, fresh, g.path)
 	})

@@ -24,6 +24,7 @@ import (
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/certificate"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/external"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/jwt"
+	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/method"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/oidc"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
 )
@@ -223,7 +224,7 @@ func TestEachMethodBecomesItsSettings(t *testing.T) {
 	}{
 		{"API keys", "apiKey: {from: [{header: Authorization, prefix: 'ApiKey '}, {query: key}, {cookie: key}], secretRefs: [{name: keys}]}",
 			filter.Method{APIKey: &apikey.Config{
-				From: []apikey.Source{{Header: "Authorization", Prefix: "ApiKey "}, {Query: "key"}, {Cookie: "key"}},
+				From: method.Places{{Header: "Authorization", Prefix: "ApiKey "}, {Query: "key"}, {Cookie: "key"}},
 				Keys: []apikey.Key{
 					{Subject: "alice", Labels: []apikey.Label{{Name: "tier", Value: "gold"}}, Value: sensitive("keys", "alice", "key-of-alice")},
 					{Subject: "bob", Labels: []apikey.Label{{Name: "tier", Value: "gold"}}, Value: sensitive("keys", "bob", "sha256:"+strings.Repeat("ab", 32))},
@@ -261,7 +262,7 @@ func TestEachMethodBecomesItsSettings(t *testing.T) {
 		{"tokens of an issuer inside", `jwt: {issuer: inside, jwks: {url: 'http://sso.shop.svc/keys', connection: {backendRef: {name: sso, port: 80}}}, algorithms: [EdDSA],
     clockSkew: 0s, from: [{header: Authorization, prefix: 'Bearer '}, {query: t}, {cookie: t}]}`,
 			filter.Method{JWT: &jwt.Config{Issuer: "inside", Algorithms: []string{"EdDSA"}, Keys: jwt.Keys{URL: "http://sso.shop.svc/keys", Backend: ref("sso", 80)},
-				From: []jwt.Source{{Header: "Authorization", Prefix: "Bearer "}, {Query: "t"}, {Cookie: "t"}}}}},
+				From: method.Places{{Header: "Authorization", Prefix: "Bearer "}, {Query: "t"}, {Cookie: "t"}}}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

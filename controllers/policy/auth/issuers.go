@@ -57,10 +57,7 @@ func (c *compilation) jwt(field string, m v1alpha1.JWTMethod) *jwt.Config {
 	case symmetric > 0 && m.JWKS.SecretRef == nil:
 		c.wrong(field+".jwks", "HS256, HS384 and HS512 need jwks.secretRef: who can read such a key can sign tokens")
 	}
-	for i, s := range m.From {
-		c.source(fmt.Sprintf("%s.from[%d]", field, i), s)
-		out.From = append(out.From, jwt.Source{Header: string(s.Header), Prefix: s.Prefix, Query: string(s.Query), Cookie: string(s.Cookie)})
-	}
+	out.From = c.places(field+".from", m.From)
 	out.Keys = c.keySet(field+".jwks", m.JWKS)
 	return out
 }

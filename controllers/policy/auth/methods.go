@@ -15,6 +15,7 @@ import (
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/basic"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/certificate"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/external"
+	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/method"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
 )
 
@@ -73,11 +74,17 @@ func (c *compilation) apiKey(field string, m v1alpha1.APIKeyMethod) *apikey.Conf
 	if len(m.From) == 0 {
 		c.wrong(field+".from", "must name at least one place where a key may stand, e.g. {header: X-API-Key}")
 	}
-	for i, s := range m.From {
-		c.source(fmt.Sprintf("%s.from[%d]", field, i), s)
-		out.From = append(out.From, apikey.Source{Header: string(s.Header), Prefix: s.Prefix, Query: string(s.Query), Cookie: string(s.Cookie)})
-	}
+	out.From = c.places(field+".from", m.From)
 	out.Keys = c.keys(field, m)
+	return out
+}
+
+// places are where the credentials of a method stand.
+func (c *compilation) places(field string, from []v1alpha1.CredentialSource) (out method.Places) {
+	for i, s := range from {
+		c.source(fmt.Sprintf("%s[%d]", field, i), s)
+		out = append(out, method.Place{Header: string(s.Header), Prefix: s.Prefix, Query: string(s.Query), Cookie: string(s.Cookie)})
+	}
 	return out
 }
 

@@ -10,7 +10,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/apikey"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/external"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/method"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/oidc"
@@ -24,7 +23,7 @@ import (
 func TestAttackDuplicatedAuthorizationHeaders(t *testing.T) {
 	p := Policy{Name: policyOf("api", Any).Name, Methods: []Method{
 		{Name: "staff", Basic: staff(t)},
-		{Name: "tokens", APIKey: partners(apikey.Source{Header: "Authorization", Prefix: "Bearer "})},
+		{Name: "tokens", APIKey: partners(method.Place{Header: "Authorization", Prefix: "Bearer "})},
 	}}
 	c := newHouse(t).chain(nil, p)
 	token, password := field("Authorization", "Bearer key-of-red"), basicOf("ann:secret")
@@ -157,7 +156,7 @@ func TestAttackAnotherSpellingBesideACredentialThatIsForwarded(t *testing.T) {
 func TestAttackAnAccessTokenOfTheClientsOwn(t *testing.T) {
 	forwards := Method{Name: "staff", OIDC: &oidc.Config{ForwardAccessToken: true}}
 	keys := Method{Name: "partners", APIKey: partners()}
-	tokens := Method{Name: "tokens", APIKey: partners(apikey.Source{Header: "Authorization", Prefix: "Bearer "})}
+	tokens := Method{Name: "tokens", APIKey: partners(method.Place{Header: "Authorization", Prefix: "Bearer "})}
 	given := accepts("ann")
 	given.result.Set = []method.Field{{Name: "Authorization", Value: "Bearer ours"}}
 	nobody := says(method.Absent, "", "")
@@ -230,8 +229,8 @@ func TestAttackPasswordsOfPoliciesThatComeLater(t *testing.T) {
 func TestAttackAServiceOfARouteThatCollectsCredentials(t *testing.T) {
 	gateway := Policy{Name: snapshot.Name{Namespace: "infra", Name: "gateway"}, Require: All, Methods: []Method{
 		{Name: "staff", Basic: staff(t)},
-		{Name: "partners", APIKey: partners(apikey.Source{Query: "key"})},
-		{Name: "first", APIKey: partners(apikey.Source{Cookie: "key"})},
+		{Name: "partners", APIKey: partners(method.Place{Query: "key"})},
+		{Name: "first", APIKey: partners(method.Place{Cookie: "key"})},
 	}}
 	route := policyOf("route", Any)
 	route.Methods = []Method{{Name: "check", External: &external.Config{AllowedRequestHeaders: []string{"Cookie"}}}}

@@ -9,9 +9,7 @@ import (
 
 	"github.com/gatehouse-dev/gatehouse/dataplane/expr"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter"
-	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/apikey"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/basic"
-	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/jwt"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/method"
 	"github.com/gatehouse-dev/gatehouse/dataplane/keep"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
@@ -104,17 +102,21 @@ func (m Method) build(env filter.Env) (method.Method, error) {
 	return b.method, b.err
 }
 
+// places are where a method's credential stands, if that is for a policy to say.
+func (m Method) places() method.Places {
+	switch {
+	case m.JWT != nil:
+		return m.JWT.Places()
+	case m.APIKey != nil:
+		return m.APIKey.From
+	}
+	return nil
+}
+
 // queries are the parameters in which a method's credential may stand.
 func (m Method) queries() (names []string) {
-	if m.JWT != nil {
-		for _, s := range m.JWT.From {
-			names = append(names, s.Query)
-		}
-	}
-	if m.APIKey != nil {
-		for _, s := range m.APIKey.From {
-			names = append(names, s.Query)
-		}
+	for _, p := range m.places() {
+		names = append(names, p.Query)
 	}
 	if m.OIDC != nil {
 		names = append(names, "code") // with which a browser comes back from the provider
@@ -125,15 +127,8 @@ func (m Method) queries() (names []string) {
 // headers are those in which a method's credential may stand.
 func (m Method) headers() []string {
 	names := []string{"Authorization", "Cookie"}
-	if m.JWT != nil {
-		for _, s := range m.JWT.From {
-			names = append(names, s.Header)
-		}
-	}
-	if m.APIKey != nil {
-		for _, s := range m.APIKey.From {
-			names = append(names, s.Header)
-		}
+	for _, p := range m.places() {
+		names = append(names, p.Header)
 	}
 	return names
 }
@@ -148,20 +143,11 @@ func (m Method) judges() []string {
 
 // leaves reports whether a request that comes in by the method may have its credential in Authorization on the way to the backend.
 func (m Method) leaves(p Policy) bool {
-	const name = "Authorization"
 	if m.External != nil {
 		return true // which says itself what it wants removed
 	}
-	if !p.Forward.KeepCredential {
-		return false
-	}
-	switch {
-	case m.JWT != nil:
-		return len(m.JWT.From) == 0 || slices.ContainsFunc(m.JWT.From, func(s jwt.Source) bool { return message.EqualName(s.Header, name) })
-	case m.APIKey != nil:
-		return slices.ContainsFunc(m.APIKey.From, func(s apikey.Source) bool { return message.EqualName(s.Header, name) })
-	}
-	return m.Basic != nil
+	inAuthorization := func(p method.Place) bool { return message.EqualName(p.Header, "Authorization") }
+	return p.Forward.KeepCredential && (m.Basic != nil || slices.ContainsFunc(m.places(), inAuthorization))
 }
 
 func newGuard(c Config, env filter.Env, build func(Method, filter.Env) (method.Method, error)) (*guard, error) {
@@ -172,10 +158,11 @@ func newGuard(c Config, env filter.Env, build func(Method, filter.Env) (method.M
 	seen := map[string]bool{}
 	var once []Policy
 	for _, p := range c.Policies {
-		if seen[p.text()] { // attached twice on the way: its methods are asked once
+		text := p.text()
+		if seen[text] { // attached twice on the way: its methods are asked once
 			continue
 		}
-		seen[p.text()] = true
+		seen[text] = true
 		once = append(once, p)
 		if err := g.add(p, env, build); err != nil {
 			return nil, fmt.Errorf("policy %s: %w", p.Name, err)

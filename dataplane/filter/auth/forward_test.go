@@ -6,7 +6,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/apikey"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/external"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/method"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
@@ -140,7 +139,7 @@ func TestOfTwoPoliciesThatSetAHeaderTheInnermostCounts(t *testing.T) {
 
 func TestCredentialsAreStrippedFromEveryPlaceUnlessThePolicyKeepsThem(t *testing.T) {
 	methods := []Method{
-		{Name: "partners", APIKey: partners(apikey.Source{Header: "X-API-Key"}, apikey.Source{Query: "key"}, apikey.Source{Cookie: "key"})},
+		{Name: "partners", APIKey: partners(method.Place{Header: "X-API-Key"}, method.Place{Query: "key"}, method.Place{Cookie: "key"})},
 		{Name: "staff", Basic: staff(t)},
 	}
 	send1 := func(keep, shadow bool, require Require) *message.Exchange {

@@ -157,10 +157,10 @@ func note(ex *message.Exchange, key string) string {
 }
 
 // partners is two keys, one of them hashed at rest.
-func partners(from ...apikey.Source) *apikey.Config {
+func partners(from ...method.Place) *apikey.Config {
 	sum := sha256.Sum256([]byte("key-of-blue"))
 	if len(from) == 0 {
-		from = []apikey.Source{{Header: "X-API-Key"}}
+		from = method.Places{{Header: "X-API-Key"}}
 	}
 	return &apikey.Config{From: from, Keys: []apikey.Key{
 		{Subject: "red", Value: sensitive("key-of-red"), Labels: []apikey.Label{{Name: "tier", Value: "gold"}}},

@@ -7,7 +7,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/apikey"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/method"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
 )
@@ -47,7 +46,7 @@ func TestEachChallengeHasAFieldOfItsOwn(t *testing.T) {
 func TestEachMethodOfOursHasItsChallenge(t *testing.T) {
 	p := Policy{Name: policyOf("api", Any).Name, Methods: []Method{
 		{Name: "partners", APIKey: partners()},
-		{Name: "tokens", APIKey: partners(apikey.Source{Header: "Authorization", Prefix: "Bearer "})},
+		{Name: "tokens", APIKey: partners(method.Place{Header: "Authorization", Prefix: "Bearer "})},
 		{Name: "staff", Basic: staff(t)},
 	}}
 	c := newHouse(t).chain(nil, p)
@@ -104,7 +103,7 @@ func TestAnOPTIONSRequestNeedsCredentialsLikeAnyOther(t *testing.T) {
 }
 
 func TestParametersThatCarryCredentialsAreHiddenFromTheLogWhateverTheAnswer(t *testing.T) {
-	p := Policy{Name: policyOf("api", Any).Name, Methods: []Method{{Name: "partners", APIKey: partners(apikey.Source{Query: "partner"}, apikey.Source{Header: "X-Key"})}}}
+	p := Policy{Name: policyOf("api", Any).Name, Methods: []Method{{Name: "partners", APIKey: partners(method.Place{Query: "partner"}, method.Place{Header: "X-Key"})}}}
 	c := newHouse(t).chain(nil, p)
 	for _, path := range []string{"/?partner=key-of-red", "/?partner=nearly-key-of-red", "/"} {
 		ex := get(path)

@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/apikey"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/method"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
 )
@@ -16,7 +15,7 @@ func prefixes(texts ...string) (out []netip.Prefix) {
 	return out
 }
 
-func apikeySource(header string) apikey.Source { return apikey.Source{Header: header} }
+func apikeySource(header string) method.Place { return method.Place{Header: header} }
 
 func TestTheFirstRuleThatFitsDecides(t *testing.T) {
 	const broken = `request.path.split("/")[7] == "x"`

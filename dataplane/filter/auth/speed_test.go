@@ -7,6 +7,7 @@ import (
 
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/apikey"
+	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/method"
 	"github.com/gatehouse-dev/gatehouse/dataplane/keep"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
 	"github.com/gatehouse-dev/gatehouse/dataplane/racetest"
@@ -104,7 +105,7 @@ func BenchmarkFilter(b *testing.B) {
 // Ten thousand keys must not be read again for each of a thousand matches, nor stand in memory a thousand times.
 func TestKeysAreReadOnceForAllRules(t *testing.T) {
 	h := newHouse(t)
-	config := apikey.Config{From: []apikey.Source{{Header: "X-Key"}}}
+	config := apikey.Config{From: method.Places{{Header: "X-Key"}}}
 	for i := range 100 {
 		config.Keys = append(config.Keys, apikey.Key{Subject: strconv.Itoa(i), Value: snapshot.Sensitive{Data: []byte("key-" + strconv.Itoa(i))}})
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"strconv"
 	"strings"
 
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter"
@@ -21,7 +20,7 @@ const hashed = "sha256:"
 
 // Check reports what is wrong, in words for whoever wrote the policy or the Secrets. It names keys by their subjects.
 func (c Config) Check() error {
-	if _, err := c.places(); err != nil {
+	if err := c.checkPlaces(); err != nil {
 		return err
 	}
 	_, err := c.identities()
@@ -30,37 +29,34 @@ func (c Config) Check() error {
 
 // Build makes the method. The error is Check's.
 func (c Config) Build(filter.Env) (method.Method, error) {
-	places, err := c.places()
-	if err != nil {
+	if err := c.checkPlaces(); err != nil {
 		return nil, err
 	}
 	identities, err := c.identities()
 	if err != nil {
 		return nil, err
 	}
-	return &keys{places: places, identities: identities, challenge: c.challenge(), hash: sumOf}, nil
+	return &keys{places: c.From, identities: identities, challenge: c.challenge(), hash: sumOf}, nil
 }
 
-func (c Config) places() (method.Places, error) {
+func (c Config) checkPlaces() error {
 	if len(c.From) == 0 {
-		return nil, errors.New("no place where a key is looked for")
+		return errors.New("no place where a key is looked for")
 	}
-	var out method.Places
-	for _, s := range c.From {
-		if err := s.check(); err != nil {
-			return nil, err
+	for i, p := range c.From {
+		if err := checkPlace(p); err != nil {
+			return err
 		}
-		for _, before := range out {
-			if overlap(before, method.Place(s)) {
-				return nil, fmt.Errorf("a key in %s would be found twice, and refused", s)
+		for _, before := range c.From[:i] {
+			if overlap(before, p) {
+				return fmt.Errorf("a key in %s would be found twice, and refused", p)
 			}
 		}
-		out = append(out, method.Place(s))
 	}
-	return out, nil
+	return nil
 }
 
-func (s Source) check() error {
+func checkPlace(s method.Place) error {
 	set := 0
 	for _, name := range []string{s.Header, s.Query, s.Cookie} {
 		if name != "" {
@@ -196,19 +192,6 @@ func (c Config) String() string {
 	}
 	fmt.Fprintf(&b, "; %d keys #%s)", len(c.Keys), c.fingerprint())
 	return b.String()
-}
-
-// String is such as `header Authorization after "Bearer "`.
-func (s Source) String() string {
-	switch {
-	case s.Header != "" && s.Prefix != "":
-		return "header " + s.Header + " after " + strconv.Quote(s.Prefix)
-	case s.Header != "":
-		return "header " + s.Header
-	case s.Query != "":
-		return "query " + strconv.Quote(s.Query)
-	}
-	return "cookie " + s.Cookie
 }
 
 // fingerprint tells two sets of keys apart. It is a hash of them all together, of no help against a key that cannot be guessed anyway.

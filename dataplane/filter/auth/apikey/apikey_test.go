@@ -23,7 +23,7 @@ func atRest(key string) snapshot.Sensitive {
 	return sensitive("sha256:" + strings.ToUpper(hex.EncodeToString(sum[:])))
 }
 
-func config(from ...Source) Config {
+func config(from ...method.Place) Config {
 	return Config{From: from, Keys: []Key{
 		{Subject: "red", Value: sensitive("key of red"), Labels: []Label{{"tier", "gold"}, {"team", "a"}}},
 		{Subject: "red", Value: sensitive("second key of red")},
@@ -47,7 +47,7 @@ func with(fields ...message.Field) *message.Exchange {
 func key(value string) message.Field { return message.Field{Name: "X-API-Key", Value: value} }
 
 func TestAKeyProvesItsClient(t *testing.T) {
-	k := build(t, config(Source{Header: "X-API-Key"}))
+	k := build(t, config(method.Place{Header: "X-API-Key"}))
 	for _, c := range []struct {
 		sentence string
 		ex       *message.Exchange
@@ -84,7 +84,7 @@ func TestAKeyProvesItsClient(t *testing.T) {
 }
 
 func TestAnIdentityHasTheLabelsOfItsKey(t *testing.T) {
-	k := build(t, config(Source{Header: "X-API-Key"}))
+	k := build(t, config(method.Place{Header: "X-API-Key"}))
 	want := &message.Identity{Subject: "red", Labels: map[string]string{"tier": "gold", "team": "a"}}
 	if d := cmp.Diff(want, k.Authenticate(with(key("key of red"))).Identity); d != "" {
 		t.Error(d)
@@ -94,7 +94,7 @@ func TestAnIdentityHasTheLabelsOfItsKey(t *testing.T) {
 // Timing of key compare: not by a clock, which would prove nothing on a busy machine, but by what is done. A key is hashed once and looked
 // up once, whether it is known, nearly right or wrong, and nothing ever compares a key with a key.
 func TestAttackTimingOfKeyCompare(t *testing.T) {
-	k := build(t, config(Source{Header: "X-API-Key"}))
+	k := build(t, config(method.Place{Header: "X-API-Key"}))
 	var sizes []int
 	k.hash = func(key string) [sha256.Size]byte {
 		sizes = append(sizes, len(key))
@@ -115,7 +115,7 @@ func TestAttackTimingOfKeyCompare(t *testing.T) {
 }
 
 func TestKeysAreTakenFromEveryPlaceAndStripped(t *testing.T) {
-	k := build(t, config(Source{Header: "Authorization", Prefix: "Bearer "}, Source{Query: "key"}, Source{Cookie: "key"}))
+	k := build(t, config(method.Place{Header: "Authorization", Prefix: "Bearer "}, method.Place{Query: "key"}, method.Place{Cookie: "key"}))
 	ask := func(ex *message.Exchange, query string) method.Outcome {
 		ex.Request.Target = message.Target{Path: "/", Query: query, HasQuery: query != ""}
 		o := k.Authenticate(ex).Outcome
@@ -141,17 +141,17 @@ func TestKeysAreTakenFromEveryPlaceAndStripped(t *testing.T) {
 }
 
 func TestWhatIsWrongIsSaidAndNeverWithAKey(t *testing.T) {
-	good := config(Source{Header: "X-API-Key"})
+	good := config(method.Place{Header: "X-API-Key"})
 	keys := func(k ...Key) Config { return Config{From: good.From, Keys: k} }
 	for want, c := range map[string]Config{
 		"no place":                      {Keys: good.Keys},
-		"exactly one of":                config(Source{}),
-		"exactly one of header":         config(Source{Header: "a", Query: "b"}),
-		"only a header can":             config(Source{Query: "b", Prefix: "Bearer "}),
-		"cannot stand in the header":    config(Source{Header: "Content-Length"}),
-		"no name of a cookie":           config(Source{Cookie: "a=b"}),
-		"would be found twice":          config(Source{Query: "a"}, Source{Query: "a"}),
-		"found twice, and":              config(Source{Header: "A"}, Source{Header: "a", Prefix: "Bearer "}),
+		"exactly one of":                config(method.Place{}),
+		"exactly one of header":         config(method.Place{Header: "a", Query: "b"}),
+		"only a header can":             config(method.Place{Query: "b", Prefix: "Bearer "}),
+		"cannot stand in the header":    config(method.Place{Header: "Content-Length"}),
+		"no name of a cookie":           config(method.Place{Cookie: "a=b"}),
+		"would be found twice":          config(method.Place{Query: "a"}, method.Place{Query: "a"}),
+		"found twice, and":              config(method.Place{Header: "A"}, method.Place{Header: "a", Prefix: "Bearer "}),
 		"without a subject":             keys(Key{Value: sensitive("hunter2")}),
 		"key of red is empty":           keys(Key{Subject: "red"}),
 		"64 hexadecimal digits":         keys(Key{Subject: "red", Value: sensitive("sha256:hunter2")}),
@@ -169,7 +169,7 @@ func TestWhatIsWrongIsSaidAndNeverWithAKey(t *testing.T) {
 			t.Errorf("%s: it is built", want)
 		}
 	}
-	for _, c := range []Config{good, keys(), keys(good.Keys[0], good.Keys[0]), config(Source{Header: "A", Prefix: "Bearer "}, Source{Header: "a", Prefix: "Key "})} {
+	for _, c := range []Config{good, keys(), keys(good.Keys[0], good.Keys[0]), config(method.Place{Header: "A", Prefix: "Bearer "}, method.Place{Header: "a", Prefix: "Key "})} {
 		if err := c.Check(); err != nil {
 			t.Errorf("%s: %v", c, err)
 		}
@@ -182,15 +182,15 @@ func TestTheTextTellsSettingsApartAndNoKey(t *testing.T) {
 		func(*Config) {},
 		func(c *Config) { c.From[0].Header = "X-Other" },
 		func(c *Config) { c.From[0].Prefix = "Key " },
-		func(c *Config) { c.From = append(c.From, Source{Query: "key"}) },
-		func(c *Config) { c.From = append(c.From, Source{Cookie: "key"}) },
+		func(c *Config) { c.From = append(c.From, method.Place{Query: "key"}) },
+		func(c *Config) { c.From = append(c.From, method.Place{Cookie: "key"}) },
 		func(c *Config) { c.Keys[0].Value = sensitive("other") },
 		func(c *Config) { c.Keys[0].Subject = "r" },
 		func(c *Config) { c.Keys[0].Labels = c.Keys[0].Labels[:1] },
 		func(c *Config) { c.Keys[0].Labels[1].Value = "b" },
 		func(c *Config) { c.Keys = c.Keys[:2] },
 	} {
-		c := config(Source{Header: "X-API-Key"})
+		c := config(method.Place{Header: "X-API-Key"})
 		change(&c)
 		text := c.String()
 		if seen[text] || strings.Contains(text, "key of") {
@@ -201,7 +201,7 @@ func TestTheTextTellsSettingsApartAndNoKey(t *testing.T) {
 }
 
 func BenchmarkAuthenticate(b *testing.B) {
-	k := build(b, config(Source{Header: "X-API-Key"}))
+	k := build(b, config(method.Place{Header: "X-API-Key"}))
 	for name, ex := range map[string]*message.Exchange{"known": with(key("key of blue")), "unknown": with(key("key of nobody"))} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
@@ -214,7 +214,7 @@ func BenchmarkAuthenticate(b *testing.B) {
 
 func TestAKeyIsCheckedWithoutAnAllocation(t *testing.T) {
 	racetest.SkipsAllocations(t)
-	k := build(t, config(Source{Header: "X-API-Key"}))
+	k := build(t, config(method.Place{Header: "X-API-Key"}))
 	ex := with(key("key of blue"))
 	if n := testing.AllocsPerRun(500, func() { k.Authenticate(ex) }); n > 0 {
 		t.Errorf("%v allocations", n)

@@ -1,20 +1,15 @@
 // Package apikey proves identities by keys that stand in Secrets.
 package apikey
 
-import "github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
+import (
+	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/method"
+	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
+)
 
 // Config says which keys are accepted, and where they are looked for.
 type Config struct {
-	From []Source // all of them are looked at; at least one
+	From method.Places // where keys stand; at least one
 	Keys []Key
-}
-
-// Source is a place where a key may stand; one of the names is set.
-type Source struct {
-	Header string
-	Prefix string // what stands before the key in the header, "Bearer "; "" nothing
-	Query  string
-	Cookie string
 }
 
 // Key is one client's key.

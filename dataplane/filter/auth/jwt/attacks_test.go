@@ -238,7 +238,7 @@ func TestAttackDuplicatedAuthorization(t *testing.T) {
 
 	// In several places.
 	c := remoteConfig()
-	c.From = []Source{{Header: "Authorization", Prefix: "Bearer "}, {Query: "access_token"}, {Cookie: "token"}, {Header: "X-Token"}}
+	c.From = method.Places{{Header: "Authorization", Prefix: "Bearer "}, {Query: "access_token"}, {Cookie: "token"}, {Header: "X-Token"}}
 	m = w.build(c)
 	ex = bearer(good)
 	expect(t, m, ex, method.Accepted, "")

@@ -21,8 +21,8 @@ type Config struct {
 	Algorithms []string // of JWS (RFC 7518 3.1); at least one, never "none", symmetric and asymmetric never together
 	ClockSkew  time.Duration
 	Keys       Keys
-	From       []Source // where tokens stand, all of them are looked at; none: Authorization: Bearer
-	Subject    string   // the claim that names the subject; "": sub
+	From       method.Places // where tokens stand; none: Authorization: Bearer
+	Subject    string        // the claim that names the subject; "": sub
 }
 
 // Keys is where the issuer's keys (RFC 7517) come from: an address, or Inline.
@@ -30,14 +30,6 @@ type Keys struct {
 	Backend snapshot.BackendRef // of URL
 	URL     string              // https://login.example.com/keys
 	Inline  []byte              // a JWK Set
-}
-
-// Source is a place where a token may stand; one of the names is set.
-type Source struct {
-	Header string
-	Prefix string // what stands before the token in the header, "Bearer "
-	Query  string
-	Cookie string
 }
 
 // MaxClockSkew is the most that the clocks of an issuer and ours may be apart: a token is accepted so much longer than its issuer said.
@@ -134,14 +126,10 @@ func (k Keys) check(symmetric bool) error {
 	return nil
 }
 
-// places are where tokens stand.
-func (c Config) places() method.Places {
+// Places are where tokens stand.
+func (c Config) Places() method.Places {
 	if len(c.From) == 0 {
 		return method.Places{{Header: "Authorization", Prefix: "Bearer "}}
 	}
-	var out method.Places
-	for _, s := range c.From {
-		out = append(out, method.Place(s))
-	}
-	return out
+	return c.From
 }

@@ -31,7 +31,7 @@ func (c Config) Build(env filter.Env) (method.Method, error) {
 		return nil, err
 	}
 	return &verifier{
-		config: c, places: c.places(), clock: env.Clock, keys: keys,
+		config: c, places: c.Places(), clock: env.Clock, keys: keys,
 		verified: keep.Get(env.Keep, cacheKey{c.String()}, newCache),
 	}, nil
 }

@@ -85,7 +85,7 @@ func TestATokenIsLookedForWhereThePolicySays(t *testing.T) {
 		t.Errorf("who presents nothing has made no error: %s", got.Challenge)
 	}
 
-	c.From = []Source{{Header: "X-Token"}, {Query: "access_token"}, {Cookie: "token"}}
+	c.From = method.Places{{Header: "X-Token"}, {Query: "access_token"}, {Cookie: "token"}}
 	m = newWorld(t).build(c)
 	for name, put := range map[string]func(r *message.Request){
 		"header": func(r *message.Request) { r.Header.Add("x-token", good) },
@@ -249,11 +249,11 @@ func TestEqualTextsOfSettingsDoTheSame(t *testing.T) {
 		"backend":   func(c *Config) { c.Keys.Backend = snapshot.BackendRef{Outside: "x", Port: 443} },
 		"inline":    func(c *Config) { c.Keys = Keys{Inline: []byte("a")} },
 		"inline2":   func(c *Config) { c.Keys = Keys{Inline: []byte("b")} },
-		"header":    func(c *Config) { c.From = []Source{{Header: "X"}} },
-		"prefix":    func(c *Config) { c.From = []Source{{Header: "X", Prefix: "Y"}} },
-		"query":     func(c *Config) { c.From = []Source{{Query: "X"}} },
-		"cookie":    func(c *Config) { c.From = []Source{{Cookie: "X"}} },
-		"both":      func(c *Config) { c.From = []Source{{Header: "X"}, {Cookie: "X"}} },
+		"header":    func(c *Config) { c.From = method.Places{{Header: "X"}} },
+		"prefix":    func(c *Config) { c.From = method.Places{{Header: "X", Prefix: "Y"}} },
+		"query":     func(c *Config) { c.From = method.Places{{Query: "X"}} },
+		"cookie":    func(c *Config) { c.From = method.Places{{Cookie: "X"}} },
+		"both":      func(c *Config) { c.From = method.Places{{Header: "X"}, {Cookie: "X"}} },
 		"subject":   func(c *Config) { c.Subject = "email" },
 	} {
 		c := base()
@@ -287,7 +287,7 @@ func TestAMistakeIsNamed(t *testing.T) {
 		`"https://u:p@x/" is no http or http`: func(c *Config) { c.Keys.URL = "https://u:p@x/" },
 		"no JWK Set":                          func(c *Config) { c.Keys = Keys{Inline: []byte("x")} },
 		"no key can be used: keys[0]: an RSA": func(c *Config) { c.Keys = Keys{Inline: setOf(pair{"w", jose.RS256, rsaWeak()})} },
-		"one of header":                       func(c *Config) { c.From = []Source{{Query: "a", Prefix: "b"}} },
+		"one of header":                       func(c *Config) { c.From = method.Places{{Query: "a", Prefix: "b"}} },
 	} {
 		c := remoteConfig()
 		change(&c)

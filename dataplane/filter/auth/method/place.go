@@ -2,6 +2,7 @@ package method
 
 import (
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
@@ -13,6 +14,19 @@ type Place struct {
 	Prefix string // what stands before the credential in the header, such as "Bearer ", without case; a line without it is not looked at
 	Query  string // with case, decoded
 	Cookie string // with case
+}
+
+// String is such as `header Authorization after "Bearer "`.
+func (p Place) String() string {
+	switch {
+	case p.Header != "" && p.Prefix != "":
+		return "header " + p.Header + " after " + strconv.Quote(p.Prefix)
+	case p.Header != "":
+		return "header " + p.Header
+	case p.Query != "":
+		return "query " + strconv.Quote(p.Query)
+	}
+	return "cookie " + p.Cookie
 }
 
 // Places are all places where a method looks.

@@ -1,15 +1,14 @@
 package auth
 
 import (
-	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
 
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/gatehouse-dev/gatehouse/api/v1alpha1"
+	"github.com/gatehouse-dev/gatehouse/controllers/policy"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/apikey"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/basic"
@@ -17,6 +16,7 @@ import (
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/external"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/method"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
+	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
 )
 
 // method reads the one way that is set.
@@ -212,35 +212,17 @@ func (c *compilation) plainPath(field, path string) {
 	}
 }
 
-// durations are those of GEP-2257, a subset of Go's.
-var durations = regexp.MustCompile(`^([0-9]{1,5}(h|m|s|ms)){1,4}$`)
-
 // duration reads one that may be absent.
 func (c *compilation) duration(field string, text *gwv1.Duration, absent, least, most time.Duration) time.Duration {
 	if text == nil {
 		return absent
 	}
-	d, err := time.ParseDuration(string(*text))
-	if err == nil && !durations.MatchString(string(*text)) {
-		err = errors.ErrUnsupported
-	}
+	d, err := policy.ParseDuration(*text)
 	switch {
 	case err != nil:
-		c.wrong(field, "%.40q is not a duration; write it like 10s, 1m or 1h30m", *text)
+		c.wrong(field, "%v", err)
 	case d < least || d > most:
-		c.wrong(field, "must be from %s to %s", plain(least), plain(most))
+		c.wrong(field, "must be from %s to %s", snapshot.DurationWord(least), snapshot.DurationWord(most))
 	}
 	return d
-}
-
-// plain is a duration without the zeros that Go puts at its end.
-func plain(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
 }

@@ -7,12 +7,9 @@ package ratelimit
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
-
-	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/gatehouse-dev/gatehouse/api/v1alpha1"
 	"github.com/gatehouse-dev/gatehouse/controllers/policy"
@@ -198,7 +195,7 @@ func (c *compilation) expression(field, text string, want expr.Kind) {
 
 // rate reads one rate; earlier are those before it in the limit.
 func (c *compilation) rate(field string, r v1alpha1.Rate, earlier []ratelimit.Rate) (rate ratelimit.Rate, ok bool) {
-	window, err := parseDuration(r.Window)
+	window, err := policy.ParseDuration(r.Window)
 	switch {
 	case err != nil:
 		c.wrong(field+".window", "%v", err)
@@ -216,15 +213,4 @@ func (c *compilation) rate(field string, r v1alpha1.Rate, earlier []ratelimit.Ra
 		return rate, false
 	}
 	return rate, true
-}
-
-// durations are those of GEP-2257, a subset of Go's.
-var durations = regexp.MustCompile(`^([0-9]{1,5}(h|m|s|ms)){1,4}$`)
-
-func parseDuration(text gwv1.Duration) (time.Duration, error) {
-	d, err := time.ParseDuration(string(text))
-	if err != nil || !durations.MatchString(string(text)) {
-		return 0, fmt.Errorf("%q is not a duration; write it like 10s, 1m or 1h30m", text)
-	}
-	return d, nil
 }

@@ -2,8 +2,9 @@ package auth
 
 import (
 	"slices"
-	"strconv"
 	"strings"
+
+	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
 )
 
 // String is the text form: "auth(shop/api#0b1c2d3e any[customers=jwt(…) partners=apikey(…)] rules[allow ops when `…` from 10.0.0.0/8
@@ -25,7 +26,7 @@ func (p Policy) text() string {
 	var b strings.Builder
 	b.WriteString(p.Name.String())
 	if p.UID != "" {
-		b.WriteString("#" + shortUID(p.UID))
+		b.WriteString("#" + snapshot.UIDWord(p.UID))
 	}
 	if p.Shadow {
 		b.WriteString(" shadow")
@@ -41,14 +42,6 @@ func (p Policy) text() string {
 	p.Authorize.text(&b)
 	p.Forward.text(&b)
 	return b.String()
-}
-
-// shortUID tells two policies of one name apart (one that was deleted and made again). The first digits of a UUID are random.
-func shortUID(uid string) string {
-	if len(uid) == 36 {
-		return uid[:8]
-	}
-	return uid
 }
 
 // Settle returns the same settings, which know their text. A snapshot's text asks for it with every match, and it takes a hash of all
@@ -86,7 +79,7 @@ func (a Authorize) text(b *strings.Builder) {
 		b.WriteString([]string{"", ", "}[min(i, 1)])
 		b.WriteString(action(r.Deny) + " " + r.Name)
 		if r.When != "" {
-			b.WriteString(" when " + quote(r.When))
+			b.WriteString(" when " + snapshot.Quote(r.When))
 		}
 		for j, s := range r.Sources {
 			b.WriteString([]string{" from ", ","}[min(j, 1)] + s.String())
@@ -107,7 +100,7 @@ func action(deny bool) string {
 
 func (f Forward) text(b *strings.Builder) {
 	for i, h := range f.Headers {
-		b.WriteString([]string{" forward[", " "}[min(i, 1)] + h.Name + "=" + quote(h.Value))
+		b.WriteString([]string{" forward[", " "}[min(i, 1)] + h.Name + "=" + snapshot.Quote(h.Value))
 	}
 	if len(f.Headers) > 0 {
 		b.WriteString("]")
@@ -115,12 +108,4 @@ func (f Forward) text(b *strings.Builder) {
 	if f.KeepCredential {
 		b.WriteString(" keep credential")
 	}
-}
-
-// quote marks where an expression begins and ends, so that none can look like two.
-func quote(text string) string {
-	if strings.ContainsAny(text, "`\n\r") {
-		return strconv.Quote(text)
-	}
-	return "`" + text + "`"
 }

@@ -101,7 +101,7 @@ func (c Config) String() string {
 
 func (l Limit) text(b *strings.Builder) {
 	b.WriteString(l.Policy.Name.String())
-	if uid := l.Policy.short(); uid != "" {
+	if uid := snapshot.UIDWord(l.Policy.UID); uid != "" {
 		b.WriteString("#" + uid)
 	}
 	b.WriteString("/" + l.Name)
@@ -142,45 +142,22 @@ func (l Limit) scope() string {
 	return ""
 }
 
-// short tells two policies of one name apart (one that was deleted and made again). The first digits of a UUID are random.
-func (p Policy) short() string {
-	if len(p.UID) == 36 {
-		return p.UID[:8]
-	}
-	return p.UID
-}
-
 // plain is a variable or an entry of a map, such as request.headers["x-tenant"]: it needs no marks.
 var plain = regexp.MustCompile(`^[a-z]+\.[a-z]+(\["[A-Za-z0-9_-]+"\])?$`)
 
 // quote marks where any other expression begins and ends, so that none can look like two.
 func quote(text string) string {
-	switch {
-	case plain.MatchString(text):
+	if plain.MatchString(text) {
 		return text
-	case strings.ContainsAny(text, "`\n\r"):
-		return strconv.Quote(text)
 	}
-	return "`" + text + "`"
+	return snapshot.Quote(text)
 }
 
 // String is "100/1m" or, with a burst, "100/1m+20".
 func (r Rate) String() string {
-	s := strconv.FormatInt(r.Requests, 10) + "/" + window(r.Window)
+	s := strconv.FormatInt(r.Requests, 10) + "/" + snapshot.DurationWord(r.Window)
 	if r.Burst > 0 {
 		s += "+" + strconv.FormatInt(r.Burst, 10)
-	}
-	return s
-}
-
-// window is a duration without the zeros at its end.
-func window(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
 	}
 	return s
 }
@@ -191,12 +168,12 @@ func (r Rate) Check() error {
 	case r.Requests < 1 || r.Requests > MaxRequests:
 		return fmt.Errorf("requests must be from 1 to %d", MaxRequests)
 	case r.Window < time.Second || r.Window > MaxWindow:
-		return fmt.Errorf("window must be from 1s to %s", window(MaxWindow))
+		return fmt.Errorf("window must be from 1s to %s", snapshot.DurationWord(MaxWindow))
 	case r.Burst < 0 || r.Burst > MaxRequests:
 		return fmt.Errorf("burst must be from 0 to %d", MaxRequests)
 	}
 	if r.Requests+r.Burst > maxDebt/int64(r.interval()) {
-		return fmt.Errorf("burst %d is too large for %d requests in %s: such a debt would take decades to come back", r.Burst, r.Requests, window(r.Window))
+		return fmt.Errorf("burst %d is too large for %d requests in %s: such a debt would take decades to come back", r.Burst, r.Requests, snapshot.DurationWord(r.Window))
 	}
 	return nil
 }
@@ -218,7 +195,7 @@ func (l Limit) check() error {
 			return err
 		}
 		if seen[r.Window] {
-			return fmt.Errorf("window %s stands twice", window(r.Window))
+			return fmt.Errorf("window %s stands twice", snapshot.DurationWord(r.Window))
 		}
 		seen[r.Window] = true
 	}

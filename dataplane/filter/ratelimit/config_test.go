@@ -55,7 +55,7 @@ func TestTheTextSaysAllThatDecides(t *testing.T) {
 		time.Second: "1s", 90 * time.Second: "1m30s", time.Minute: "1m", time.Hour: "1h", 24 * time.Hour: "24h", 90 * time.Minute: "1h30m", 10 * time.Hour: "10h",
 		1500 * time.Millisecond: "1.5s", 30 * time.Minute: "30m", time.Hour + time.Second: "1h0m1s",
 	} {
-		if got := window(d); got != want {
+		if got := snapshot.DurationWord(d); got != want {
 			t.Errorf("%v: %s, want %s", d, got, want)
 		}
 	}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter"
 	"github.com/gatehouse-dev/gatehouse/dataplane/message"
+	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
 	"github.com/gatehouse-dev/gatehouse/dataplane/store"
 )
 
@@ -181,7 +182,7 @@ func windowWord(d time.Duration) string {
 	if d == 0 {
 		return "at-once"
 	}
-	return window(d)
+	return snapshot.DurationWord(d)
 }
 
 // lease is what the filter knows of one exchange, from Request to Done.

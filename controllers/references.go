@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/gatehouse-dev/gatehouse/controllers/policy"
 	"github.com/gatehouse-dev/gatehouse/controllers/translate"
 	"github.com/gatehouse-dev/gatehouse/controllers/watch"
 )
@@ -82,8 +83,8 @@ func newReferences(ctx context.Context, c client.WithWatch, loop *Loop, trim fun
 func authoritiesOnly(o Object) Object {
 	m := o.(*corev1.ConfigMap)
 	bare(&m.ObjectMeta)
-	maps.DeleteFunc(m.Data, func(key, _ string) bool { return key != translate.CAKey })
-	maps.DeleteFunc(m.BinaryData, func(key string, _ []byte) bool { return key != translate.CAKey })
+	maps.DeleteFunc(m.Data, func(key, _ string) bool { return key != policy.CAKey })
+	maps.DeleteFunc(m.BinaryData, func(key string, _ []byte) bool { return key != policy.CAKey })
 	return m
 }
 

@@ -2,14 +2,13 @@ package translate
 
 import (
 	"bytes"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/gatehouse-dev/gatehouse/controllers/policy"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
 )
 
@@ -18,9 +17,6 @@ type authorities struct {
 	ref Ref
 	pem []byte
 }
-
-// CAKey is the entry of a ConfigMap or Secret that holds certificate authorities in PEM.
-const CAKey = "ca.crt"
 
 // clientValidation is how the clients of this listener are to be checked, and the field that says so; nil: they are not. An entry for
 // the port replaces the default.
@@ -107,7 +103,7 @@ func (g *graph) authority(namespace string, ref gwv1.ObjectReference, field stri
 	case Pending:
 		return authorities{ref: Ref{Kind: kind, Name: name}}, Pending, nil
 	case Absent:
-		return bad("there is no %s %s; create it with the authorities in PEM as %s", kind, name, CAKey)
+		return bad("there is no %s %s; create it with the authorities in PEM as %s", kind, name, policy.CAKey)
 	case Forbidden:
 		resource, chart := "configmaps", "rbac.configMaps"
 		if kind == "Secret" {
@@ -117,10 +113,10 @@ func (g *graph) authority(namespace string, ref gwv1.ObjectReference, field stri
 			kind, name, resource, name.Namespace, chart)
 	}
 	if len(text) == 0 {
-		return bad("%s %s has no %s", kind, name, CAKey)
+		return bad("%s %s has no %s", kind, name, policy.CAKey)
 	}
 	if err := checkAuthorities(text); err != nil {
-		return bad("%s of %s %s cannot be used: %v", CAKey, kind, name, err)
+		return bad("%s of %s %s cannot be used: %v", policy.CAKey, kind, name, err)
 	}
 	return authorities{Ref{Kind: kind, Name: name}, text}, Found, nil
 }
@@ -133,15 +129,15 @@ func (g *graph) caText(kind string, name snapshot.Name) ([]byte, Answer) {
 	case "ConfigMap":
 		m, a := g.refs.configMap(name)
 		if answer = a; m != nil {
-			text = []byte(m.Data[CAKey])
+			text = []byte(m.Data[policy.CAKey])
 			if len(text) == 0 {
-				text = m.BinaryData[CAKey]
+				text = m.BinaryData[policy.CAKey]
 			}
 		}
 	default:
 		s, a := g.refs.secret(name)
 		if answer = a; s != nil {
-			text = s.Data[CAKey]
+			text = s.Data[policy.CAKey]
 		}
 	}
 	if len(text) > 0 {
@@ -150,25 +146,17 @@ func (g *graph) caText(kind string, name snapshot.Name) ([]byte, Answer) {
 	return text, answer
 }
 
-// checkAuthorities demands certificates, and nothing but them: a bundle that is cut off in the middle would trust fewer than its author
-// thinks.
+// checkAuthorities demands certificates, and nothing but them.
 func checkAuthorities(text []byte) error {
-	count := 0
-	for rest := text; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			if len(bytes.TrimSpace(rest)) > 0 || count == 0 {
-				return fmt.Errorf("not PEM after %d certificates", count)
-			}
-			return nil
-		}
-		if block.Type != "CERTIFICATE" {
-			return fmt.Errorf("a %s stands among the certificates", block.Type)
-		}
-		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
-			return fmt.Errorf("certificate %d: %w", count+1, err)
-		}
-		count++
+	switch bad := policy.CheckCertificates(text); {
+	case bad == nil:
+		return nil
+	case bad.Block != "":
+		return fmt.Errorf("a %s stands among the certificates", bad.Block)
+	case bad.Err != nil:
+		return fmt.Errorf("certificate %d: %w", bad.Read+1, bad.Err)
+	default:
+		return fmt.Errorf("not PEM after %d certificates", bad.Read)
 	}
 }
 

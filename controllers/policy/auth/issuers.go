@@ -2,9 +2,7 @@ package auth
 
 import (
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -272,7 +270,7 @@ func (c *compilation) rootsIn(field string, ref gwv1.SecretObjectReference) []by
 	if !c.found(p) {
 		return nil
 	}
-	entry, p := s.Entry(field, "ca.crt")
+	entry, p := s.Entry(field, policy.CAKey)
 	if c.found(p) {
 		c.certificates(field, entry.Data)
 	}
@@ -281,22 +279,13 @@ func (c *compilation) rootsIn(field string, ref gwv1.SecretObjectReference) []by
 
 // certificates checks that a text is certificates in PEM and nothing else.
 func (c *compilation) certificates(field string, text []byte) {
-	n := 0
-	for rest := text; ; n++ {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			if len(strings.TrimSpace(string(rest))) > 0 || n == 0 {
-				c.wrong(field, "must be certificates in PEM and nothing else (after %d that could be read)", n)
-			}
-			return
-		}
-		if block.Type != "CERTIFICATE" {
-			c.wrong(field, "must be certificates in PEM, and holds a %s", block.Type)
-			return
-		}
-		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
-			c.wrong(field, "certificate %d cannot be read: %v", n+1, err)
-			return
-		}
+	switch bad := policy.CheckCertificates(text); {
+	case bad == nil:
+	case bad.Block != "":
+		c.wrong(field, "must be certificates in PEM, and holds a %s", bad.Block)
+	case bad.Err != nil:
+		c.wrong(field, "certificate %d cannot be read: %v", bad.Read+1, bad.Err)
+	default:
+		c.wrong(field, "must be certificates in PEM and nothing else (after %d that could be read)", bad.Read)
 	}
 }

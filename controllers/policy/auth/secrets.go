@@ -2,7 +2,7 @@ package auth
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -15,15 +15,11 @@ import (
 	"github.com/gatehouse-dev/gatehouse/controllers/policy"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/apikey"
 	"github.com/gatehouse-dev/gatehouse/dataplane/filter/auth/basic"
-	"github.com/gatehouse-dev/gatehouse/dataplane/message"
 	"github.com/gatehouse-dev/gatehouse/dataplane/snapshot"
 )
 
 // labelsOf is the annotation of a Secret that gives labels to the client of one of its entries.
 const labelsOf = v1alpha1.GroupName + "/labels."
-
-// hashed is what a value that is the hash of a key begins with.
-const hashed = "sha256:"
 
 // keys are the clients of all Secrets that the method names. Two Secrets may know a client by the same name (keys that overlap while they are
 // changed), but a key belongs to one client.
@@ -100,21 +96,14 @@ func (c *compilation) wrongSecret(field, format string, args ...any) {
 
 // keyHash is the SHA-256 of a key, whether it stands there itself or by its hash.
 func keyHash(value []byte) (sum [sha256.Size]byte, problem string) {
-	digits, isHash := strings.CutPrefix(string(value), hashed)
+	sum, err := apikey.Sum(value)
 	switch {
-	case isHash:
-		if n, err := hex.Decode(sum[:], []byte(digits)[:min(len(digits), 2*len(sum))]); err != nil || n != len(sum) || len(digits) != 2*len(sum) {
-			return sum, hashed + " must be followed by 64 hexadecimal digits"
-		}
-		return sum, ""
-	case len(value) == 0:
-		return sum, "the key is empty"
-	case len(value) > apikey.MaxKey:
-		return sum, fmt.Sprintf("the key is longer than %d bytes", apikey.MaxKey)
-	case !message.ValidValue(string(value)):
-		return sum, "the key has a control character, or a space at an end, and cannot be sent"
+	case errors.Is(err, apikey.ErrNoHash):
+		return sum, "sha256: must be followed by 64 hexadecimal digits"
+	case err != nil:
+		return sum, "the key " + err.Error()
 	}
-	return sha256.Sum256(value), ""
+	return sum, ""
 }
 
 // labelsIn are those of the Secret, and those of the entry in place of or beside them, by name.

@@ -107,24 +107,35 @@ func (c Config) identities() (map[[sha256.Size]byte]*message.Identity, error) {
 }
 
 func (k Key) hash() (sum [sha256.Size]byte, err error) {
-	value := string(k.Value.Data)
-	switch text, isHash := strings.CutPrefix(value, hashed); {
-	case k.Subject == "":
+	if k.Subject == "" {
 		return sum, errors.New("a key without a subject")
-	case value == "":
-		return sum, fmt.Errorf("the key of %s is empty", k.Subject)
+	}
+	if sum, err = Sum(k.Value.Data); err != nil {
+		return sum, fmt.Errorf("the key of %s %w", k.Subject, err)
+	}
+	return sum, nil
+}
+
+// ErrNoHash is that of a value that begins as a hash does, and is none.
+var ErrNoHash = errors.New("is not " + hashed + " and 64 hexadecimal digits")
+
+// Sum is the SHA-256 of the key that a value is, or is the hash of (Key.Value). The error says of the key what is wrong: "is empty".
+func Sum(value []byte) (sum [sha256.Size]byte, err error) {
+	switch text, isHash := strings.CutPrefix(string(value), hashed); {
+	case len(value) == 0:
+		return sum, errors.New("is empty")
 	case isHash:
 		b, err := hex.DecodeString(text)
 		if err != nil || len(b) != len(sum) {
-			return sum, fmt.Errorf("the key of %s is not %s and 64 hexadecimal digits", k.Subject, hashed)
+			return sum, ErrNoHash
 		}
 		return [sha256.Size]byte(b), nil
 	case len(value) > MaxKey:
-		return sum, fmt.Errorf("the key of %s is longer than %d bytes", k.Subject, MaxKey)
-	case !message.ValidValue(value):
-		return sum, fmt.Errorf("the key of %s has a control character, or a space at an end: no client could send it", k.Subject)
+		return sum, fmt.Errorf("is longer than %d bytes", MaxKey)
+	case !message.ValidValue(string(value)):
+		return sum, errors.New("has a control character, or a space at an end: no client could send it")
 	}
-	return sumOf(value), nil
+	return sumOf(string(value)), nil
 }
 
 // challenge names the place where a key may be sent; "ApiKey" is no registered scheme, but RFC 9110 15.5.2 wants one with every 401.
